@@ -1,0 +1,64 @@
+# `make grid`  the cliff study on DIGITS, from nothing
+# `make test`  lint, types and all tests, from nothing
+# Both make their own environment in .venv with the versions of constraints.txt.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The first Python of 3.11 or later that answers; `make PYTHON=/path/to/python3.12 test` chooses another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ARGS ?=
+
+.PHONY: help grid test lint types unit unit-nojit unit-cudasim notebooks benchmark format clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "intnet needs Python 3.11 or later; none was found. Install it, or say make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-all
+
+grid: $(VENV)/.installed-all ## the cliff study on DIGITS; ARGS="--dataset mnist" for another
+	$(BIN)/python experiments/grid.py $(ARGS)
+
+test: lint types unit unit-nojit unit-cudasim notebooks ## what CI runs: lint, types, tests three ways, notebooks
+
+lint: $(VENV)/.installed-dev ## ruff: lint and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.installed-dev ## mypy
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed-dev ## all tests, compiled
+	$(BIN)/python -m pytest
+
+unit-nojit: $(VENV)/.installed-dev ## arithmetic and kernels as plain Python
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/test_arithmetic.py tests/kernels
+
+unit-cudasim: $(VENV)/.installed-dev ## arithmetic and kernels in the CUDA simulator
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest tests/test_arithmetic.py tests/kernels
+
+notebooks: $(VENV)/.installed-dev ## run every notebook
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
+
+benchmark: $(VENV)/.installed-dev ## the speed of the grid against the per-sample NumPy loop; ARGS="--data-dir DIR"
+	$(BIN)/python benchmarks/grid.py $(ARGS)
+
+format: $(VENV)/.installed-dev ## let ruff rewrite
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove the environment and caches, never results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
