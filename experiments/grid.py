@@ -1,0 +1,90 @@
+"""The cliff study: accuracy over learning rate and fraction bits, every training in integers.
+
+    python experiments/grid.py                                       # DIGITS, 240 trainings, seconds
+    python experiments/grid.py --dataset mnist --data-dir DATA       # MNIST from a folder
+
+Expected: DIGITS 75 % and MNIST 93 % at best; the left cliff at 2^-9 and 2^-8, the diagonal at one bit a halving.
+"""
+
+from pathlib import Path
+
+from intnet import commandline
+from intnet.online import available_cores
+from intnet.sweeps import GridSpec, GridStore, set_aside
+
+DESCRIPTION = """\
+Train one small network in integers for every learning rate and number of fraction bits, and show where training fails:
+the left cliff (the rate is too high) and the diagonal cliff (too few bits to carry the updates of that rate).
+
+The learning rate is 2^-shift. A number with f fraction bits is an integer that counts steps of 2^-f."""
+
+EPILOG = """\
+what you get in --out:
+  cliffs.png, surface.png   the pictures
+  cliffs.json               where the cliffs are, with sentences
+  grid.csv, grid.nc         every cell: accuracy, update size, quantization error, updates lost to rounding, overflows
+  grid.sqlite, config.json  the store that a later run continues, and the settings
+
+examples:
+  python experiments/grid.py                                    the published DIGITS grid
+  python experiments/grid.py --dataset mnist --data-dir DATA    MNIST from the four files in DATA or DATA/mnist
+  python experiments/grid.py --seeds 10                         ten draws of weights and order; the cliffs get intervals
+  python experiments/grid.py --lr-shifts 9 --fraction-bits 8:24 one row of the grid
+
+A run that was stopped continues where it was when the same command is given again; a finished one returns at once.
+Without --data-dir, MNIST is searched in $INTNET_DATA and then downloaded once. Exit codes: 0, 2 (bad input), 130 (Ctrl-C)."""
+
+
+def parse() -> commandline.argparse.Namespace:
+    """Read the command line."""
+    parser = commandline.Parser(DESCRIPTION, EPILOG)
+    add = parser.add_argument
+    add("--dataset", choices=("digits", "mnist"), default="digits", help="what to learn (default: digits)")
+    add("--data-dir", type=Path, metavar="DIR", help="folder of the MNIST files; DIR and DIR/mnist are searched")
+    add("--lr-shifts", type=commandline.integer_range, default="5:20", metavar="A:B", help="half-open (default: 5:20)")
+    add("--fraction-bits", type=commandline.integer_range, default="8:24", metavar="A:B", help="(default: 8:24)")
+    add("--iterations", type=int, default=10_000, metavar="N", help="samples per training (default: 10000)")
+    add("--seeds", type=commandline.positive, default=1, metavar="N", help="how many draws (default: 1)")
+    add("--seed", type=int, default=0, metavar="S", help="the first draw; 0 is the published one (default: 0)")
+    add("--threads", type=commandline.positive, metavar="N", help="the bits are the same (default: all cores)")
+    add("--out", type=Path, metavar="DIR", help="results folder (default: results/DATASET)")
+    add("--fresh", action="store_true", help="set an old folder aside under a dated name and begin anew")
+    add("--no-plots", action="store_true", help="write no pictures")
+    add("--quiet", action="store_true", help="no progress bar, no report")
+    arguments = parser.parse_args()
+    if arguments.out is None:
+        arguments.out = Path("results") / arguments.dataset
+    return arguments
+
+
+def main(arguments: commandline.argparse.Namespace) -> None:
+    """Run the study."""
+    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    spec = GridSpec(arguments.dataset, arguments.lr_shifts, arguments.fraction_bits, seeds, arguments.iterations)
+    if arguments.fresh and (aside := set_aside(arguments.out)) and not arguments.quiet:
+        print(f"The old results are in {aside}")
+    with GridStore(arguments.out, spec.study()) as store:
+        from tqdm.auto import tqdm
+
+        from intnet import datasets
+        from intnet.studies import cliffs
+
+        def load() -> datasets.Dataset:
+            if arguments.dataset == "digits":
+                return datasets.load_digits()
+            return datasets.load_mnist(arguments.data_dir, order="mldata")
+
+        missing = len(store.missing(spec.cells()))
+        with tqdm(total=missing, unit="cell", disable=arguments.quiet or not missing, leave=False) as bar:
+            cliffs.run_grid(spec, store, load, threads=arguments.threads or available_cores(), progress=bar.update)
+        found = cliffs.export(store, plots=not arguments.no_plots)
+    if not arguments.quiet:
+        print(*found["sentences"], f"Results: {arguments.out}", sep="\n")
+
+
+if __name__ == "__main__":
+    arguments = parse()
+    commandline.run(
+        lambda: main(arguments),
+        lambda: f"Interrupted. Finished cells are kept in {arguments.out}; the same command goes on from there.",
+    )

@@ -1,0 +1,81 @@
+"""How intnet's functions are compiled: one decorator, one disk cache that cannot go stale.
+
+Numba's disk cache looks at the file of the function alone, so an edit in an imported function is missed and the old bits
+come back. Here the cache folder carries a hash of every source file of the package: any edit anywhere starts a new one.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable)
+
+PACKAGE = Path(__file__).resolve().parent
+KEPT_CACHES = 3  # the current one and those of the sources last worked on (two branches, say)
+
+
+def source_hash(package: Path = PACKAGE) -> str:
+    """Return a hash of the package's Python sources: their paths and their bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        source = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()}\0{len(source)}\0".encode())
+        digest.update(source)
+    return digest.hexdigest()[:16]
+
+
+def _cache_roots() -> list[Path]:
+    """Return the folders that may hold the cache, the preferred one first."""
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        return [Path(chosen)]
+    if sys.platform == "win32":
+        home = Path(os.environ.get("LOCALAPPDATA", Path.home()))
+    elif sys.platform == "darwin":
+        home = Path.home() / "Library" / "Caches"
+    else:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [PACKAGE / "__pycache__", home / "intnet"]
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Return the folder of the compiled code of just these sources, or None where nothing can be written."""
+    name = f"numba-{source_hash()}"
+    for root in _cache_roots():
+        folder = root / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.utime(folder)  # in use: the newest are kept
+            others = [other for other in root.glob("numba-*") if other.name != name]
+            others.sort(key=lambda other: other.stat().st_mtime, reverse=True)
+        except OSError:
+            continue
+        if not os.access(folder, os.W_OK):
+            continue
+        for stale in others[KEPT_CACHES - 1 :]:
+            shutil.rmtree(stale, ignore_errors=True)
+        return folder
+    return None
+
+
+def jit(function: F) -> F:
+    """Compile a function for the CPU: no Python objects, no lock held, integer semantics of NumPy, cached on disk.
+
+    With ``NUMBA_DISABLE_JIT=1`` the function itself comes back, to be run as plain Python.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return numba.njit(nogil=True, error_model="numpy")(function)
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder)  # read when the cache is made, so other packages' functions keep theirs
+    try:
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+    finally:
+        numba.config.CACHE_DIR = before

@@ -1,0 +1,50 @@
+"""The kernels, chosen: ``plain.py`` defines every result, faster ones give the same bits where they apply.
+
+Nothing outside this folder knows which one ran.
+"""
+
+import numba
+import numpy as np
+
+from intnet.kernels import plain, simd
+from intnet.kernels.edge import quantize_nearest
+from intnet.kernels.plain import (
+    ERROR_HIGH,
+    FLOORED,
+    LOST,
+    TOTALS,
+    UPDATE_HIGH,
+    WRAPS,
+    count_nonzero,
+    pack_nonzero,
+)
+
+__all__ = [
+    "ERROR_HIGH",
+    "FLOORED",
+    "LOST",
+    "TOTALS",
+    "UPDATE_HIGH",
+    "WRAPS",
+    "count_nonzero",
+    "pack_nonzero",
+    "quantize_nearest",
+    "train_online",
+]
+
+# Vectors exist only in compiled code.
+_VECTORS = not numba.config.DISABLE_JIT
+
+
+def train_online(
+    starts, columns, codes, labels, levels, fraction_bits, lr_shifts, first_iteration, weights, hits, totals
+):
+    """Train every cell of a group: see :func:`intnet.kernels.plain.train_online`, which defines it."""
+    data = (starts, columns, codes, labels, levels, np.int64(fraction_bits))
+    finished = np.zeros(len(lr_shifts), np.uint8)
+    first_iteration = np.int64(first_iteration)
+    if _VECTORS:
+        simd.train_online(*data, lr_shifts, first_iteration, weights, hits, totals, finished)
+    for cell in np.flatnonzero(finished == 0):
+        one = slice(cell, cell + 1)
+        plain.train_online(*data, lr_shifts[one], first_iteration, weights[one], hits[one], totals[one])

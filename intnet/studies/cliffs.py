@@ -1,0 +1,359 @@
+"""The fraction-bitwidth and learning-rate study: how far can the bits and the rate go down before training falls off a cliff?
+
+"Training with fixed point values" (2017): one dense ReLU layer, 10,000 samples one at a time, learning rates ``2**-lr_shift``
+against fraction bits f, in int64 with shifts that round to minus infinity. Followed exactly, the protocol here gives the
+published accuracies to the last bit.
+
+1. Protocol       cliff_problem, smoothed_accuracy
+2. Running        run_grid
+3. Reading        read_cliffs, describe
+4. Writing        export
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intnet._version import __version__
+from intnet.datasets import Dataset
+from intnet.errors import StudyError
+from intnet.online import CellResult, OnlineProblem, train_cells
+from intnet.sweeps import ACCURACY_WINDOW, FIRST_SEED, GridSpec, GridStore, Row, write_atomically
+
+if TYPE_CHECKING:
+    import xarray
+
+WEIGHT_DEVIATION = 500
+"""Standard deviation of the initial weights in raw units, whatever the number of fraction bits."""
+
+PLATEAU_SHARE = 0.90
+"""A rate works if its plateau reaches this share of the best rate's."""
+
+ENOUGH_SHARE = 0.95
+"""Fraction bits are enough for a rate if they reach this share of its plateau."""
+
+
+# 1. Protocol ------------------------------------------------------------------------------------------------------------
+
+
+def cliff_problem(data: Dataset, seed: int, iterations: int) -> OnlineProblem:
+    """Draw what the cells of one seed train on.
+
+    The generator is NumPy's legacy ``RandomState(0xdeadbeec + seed)``; seed 0 is the published draw. MNIST draws the order
+    of the samples before the weights, DIGITS the weights before the order, as the published programs did.
+
+    Parameters
+    ----------
+    data : Dataset
+        DIGITS, or all of MNIST in the order of "MNIST original".
+    seed : int
+    iterations : int
+        How many samples will be presented; no more are copied.
+    """
+    random = np.random.RandomState(FIRST_SEED + seed)
+    samples, inputs = data.codes.shape
+
+    def draw_weights() -> NDArray[np.int64]:
+        return np.rint(random.normal(0, WEIGHT_DEVIATION, (data.classes, inputs))).astype(np.int64)
+
+    if data.name == "mnist":
+        order = random.permutation(samples)
+        weights = draw_weights()
+    else:
+        weights = draw_weights()
+        order = random.permutation(samples)
+    order = order[:iterations]
+    return OnlineProblem(data.codes[order], data.values, data.labels[order], weights)
+
+
+def smoothed_accuracy(hits: NDArray[np.integer]) -> float:
+    """Return the accuracy at the last iteration: the last value of a Savitzky-Golay filter over the hits.
+
+    Window `ACCURACY_WINDOW`, order 2, ends mirrored, which is ``savgol_filter(hits, 1001, 2, mode="mirror")[-1]`` of SciPy.
+    The filter's weights have a closed form with integer numerators (Savitzky and Golay 1964; Madden 1978), so the sum
+    over the last hits is exact, and one division rounds once.
+
+    Parameters
+    ----------
+    hits : (iterations,) integers 0 or 1, at least `ACCURACY_WINDOW`
+    """
+    m = ACCURACY_WINDOW // 2
+    k = np.arange(m + 1, dtype=np.int64)
+    numerators = 3 * (3 * m * m + 3 * m - 1 - 5 * k * k)
+    numerators[1:] *= 2  # the mirror shows hit -1 - k a second time
+    total = int(numerators @ np.asarray(hits[-1 : -m - 2 : -1], np.int64))
+    return total / ((2 * m - 1) * (2 * m + 1) * (2 * m + 3))
+
+
+def _row(result: CellResult) -> Row:
+    return Row(
+        *result.cell,
+        accuracy=smoothed_accuracy(result.hits),
+        mean_abs_update=result.mean_abs_update,
+        mean_abs_error_scaled=result.mean_abs_error_scaled,
+        lost_updates=result.lost_updates,
+        floored_to_minus_one=result.floored_to_minus_one,
+        wraps=result.wraps,
+    )
+
+
+# 2. Running -------------------------------------------------------------------------------------------------------------
+
+
+def run_grid(
+    spec: GridSpec,
+    store: GridStore,
+    load: Callable[[], Dataset],
+    *,
+    threads: int | None = None,
+    progress: Callable[[int], object] = lambda cells: None,  # noqa: ARG005
+) -> int:
+    """Train the cells of `spec` that `store` lacks and store each as it is finished.
+
+    Parameters
+    ----------
+    spec : GridSpec
+    store : GridStore
+        Opened for ``spec.study()``.
+    load : function
+        Gives the data set; not called when nothing is missing.
+    threads : int, optional
+        See :func:`intnet.online.train_cells`.
+    progress : function of an int, optional
+        Told how many more cells have been stored.
+
+    Returns
+    -------
+    int
+        How many cells were trained.
+
+    Raises
+    ------
+    StudyError
+        If the data differ from those the stored cells were trained on, or storing fails.
+    """
+    missing = store.missing(spec.cells())
+    if not missing:
+        return 0
+    data = load()
+    facts = {"checksum": data.checksum, "classes": data.classes, "samples": len(data.labels)}
+    known = store.note("data")
+    if known is None:
+        store.set_note("data", facts)
+    elif known != facts:
+        raise StudyError(
+            f"{store.folder} was made from other {data.name} data (checksum {known['checksum'][:12]}, "
+            f"now {data.checksum[:12]}); choose another --out, or set the old one aside with --fresh"
+        )
+    for result in train_cells(
+        lambda seed: cliff_problem(data, seed, spec.iterations), missing, spec.iterations, threads=threads
+    ):
+        store.add([_row(result)])
+        progress(1)
+    return len(missing)
+
+
+# 3. Reading -------------------------------------------------------------------------------------------------------------
+
+
+def read_cliffs(grid: "xarray.Dataset") -> dict[str, Any]:
+    """Find the two cliffs in a grid of accuracies.
+
+    The plateau of a rate is its best accuracy over fraction bits. The left cliff is the highest rate whose plateau reaches
+    90 % of the best rate's. The diagonal cliff holds, for every rate at or below the left cliff, the fewest fraction bits
+    that reach 95 % of its plateau; rates whose plateau is under 90 % of the best are censored: the grid ends before they
+    have learned. The slope, in bits a halving of the rate, is Theil and Sen's: the median over all pairs of rates.
+
+    Parameters
+    ----------
+    grid : xarray.Dataset
+        As :func:`intnet.sweeps.open_grid` gives it. With several seeds their mean is read, and each seed alone for the
+        intervals.
+
+    Returns
+    -------
+    dict
+        ``best``, ``left_cliff``, ``diagonal_cliff``, ``censored_lr_shifts``, ``seeds``. Intervals are 95 % intervals of the
+        mean over seeds (Student's t), None with fewer than two seeds.
+    """
+    lr_shifts, fraction_bits = grid.lr_shift.values, grid.fraction_bits.values
+    by_seed = grid.accuracy.transpose("seed", "lr_shift", "fraction_bits").values
+    counts = np.sum(~np.isnan(by_seed), axis=0)
+    mean = np.divide(np.nansum(by_seed, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    cliffs = _read_one(mean, lr_shifts, fraction_bits)
+    each = [_read_one(accuracy, lr_shifts, fraction_bits) for accuracy in by_seed if not np.isnan(accuracy).all()]
+    cliffs["left_cliff"]["interval"] = _interval([one["left_cliff"]["lr_shift"] for one in each])
+    slopes = [one["diagonal_cliff"]["bits_per_halving"] for one in each]
+    cliffs["diagonal_cliff"]["interval"] = _interval([slope for slope in slopes if slope is not None])
+    return {"seeds": len(each), **cliffs}
+
+
+def _read_one(accuracy: NDArray[np.float64], lr_shifts: NDArray[np.int64], bits: NDArray[np.int64]) -> dict[str, Any]:
+    known = np.where(np.isnan(accuracy), -np.inf, accuracy)
+    plateaus = known.max(axis=1)
+    best = int(plateaus.argmax())
+    works = plateaus >= PLATEAU_SHARE * plateaus[best]
+    left = int(np.flatnonzero(works)[0])
+    points = []
+    for i in range(left, len(lr_shifts)):
+        if works[i]:
+            enough = int(np.flatnonzero(known[i] >= ENOUGH_SHARE * plateaus[i])[0])
+            points.append(
+                {"lr_shift": int(lr_shifts[i]), "fraction_bits": int(bits[enough]), "plateau": float(plateaus[i])}
+            )
+    slope, intercept = _theil_sen([point["lr_shift"] for point in points], [point["fraction_bits"] for point in points])
+    return {
+        "best": {
+            "lr_shift": int(lr_shifts[best]),
+            "fraction_bits": int(bits[known[best].argmax()]),
+            "accuracy": float(plateaus[best]),
+        },
+        "left_cliff": {
+            "lr_shift": int(lr_shifts[left]),
+            "plateau": float(plateaus[left]),
+            "plateau_above": float(plateaus[left - 1]) if left and np.isfinite(plateaus[left - 1]) else None,
+        },
+        "diagonal_cliff": {"points": points, "bits_per_halving": slope, "intercept": intercept},
+        "censored_lr_shifts": [
+            int(lr_shifts[i]) for i in range(left, len(lr_shifts)) if not works[i] and np.isfinite(plateaus[i])
+        ],
+    }
+
+
+def _theil_sen(x: Sequence[int], y: Sequence[int]) -> tuple[float | None, float | None]:
+    """Return slope and intercept of the line through paired values: medians of all pairs' slopes and of the rests."""
+    slopes = [(y[j] - y[i]) / (x[j] - x[i]) for i in range(len(x)) for j in range(i + 1, len(x))]
+    if not slopes:
+        return None, None
+    slope = float(np.median(slopes))
+    return slope, float(np.median(np.subtract(y, np.multiply(slope, x))))
+
+
+def _interval(values: list[float]) -> list[float] | None:
+    """Return the 95 % interval of the mean by Student's t, or None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    mean = float(np.mean(values))
+    half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return [mean - half, mean + half]
+
+
+def describe(cliffs: dict[str, Any]) -> list[str]:
+    """Say in sentences what :func:`read_cliffs` found."""
+    best, left, diagonal = cliffs["best"], cliffs["left_cliff"], cliffs["diagonal_cliff"]
+    seeds = f", mean over {cliffs['seeds']} seeds" if cliffs["seeds"] > 1 else ""
+    sentences = [
+        f"Best: {best['accuracy']:.1%} at a learning rate of 2^-{best['lr_shift']} "
+        f"with {best['fraction_bits']} fraction bits{seeds}."
+    ]
+    if left["plateau_above"] is None:
+        sentences.append(
+            f"Left cliff: not in this grid; its highest rate, 2^-{left['lr_shift']}, already learns "
+            f"({left['plateau']:.1%})."
+        )
+    else:
+        sentences.append(
+            f"Left cliff: 2^-{left['lr_shift']} is the highest rate that works{_within(left['interval'], 'shift')}; it reaches "
+            f"{left['plateau']:.1%}, but the next higher rate tried no more than {left['plateau_above']:.1%}, "
+            "however many fraction bits it gets."
+        )
+    points = diagonal["points"]
+    if diagonal["bits_per_halving"] is None:
+        sentences.append("Diagonal cliff: not enough rates in this grid to measure it.")
+    else:
+        sentences.append(
+            f"Diagonal cliff: each halving of the learning rate costs about {diagonal['bits_per_halving']:.2f} more fraction "
+            f"bits{_within(diagonal['interval'], 'slope')}: 2^-{points[0]['lr_shift']} needs {points[0]['fraction_bits']}, "
+            f"2^-{points[-1]['lr_shift']} needs {points[-1]['fraction_bits']} "
+            f"(read from {len(points)} rates; a rate needs the bits that reach 95 % of its best accuracy)."
+        )
+    if censored := cliffs["censored_lr_shifts"]:
+        rates = ", ".join(f"2^-{lr_shift}" for lr_shift in censored)
+        sentences.append(f"Left out: {rates}; within this grid they stay under 90 % of the best rate's accuracy.")
+    return sentences
+
+
+def _within(interval: list[float] | None, what: str) -> str:
+    return f" (95 % interval of the {what} over seeds {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+
+
+# 4. Writing -------------------------------------------------------------------------------------------------------------
+
+FILES = ("config.json", "grid.csv", "grid.nc", "cliffs.json")
+PICTURES = ("surface.png", "cliffs.png")
+
+
+def export(store: GridStore, *, plots: bool = True) -> dict[str, Any]:
+    """Write what is stored into its folder as files to read and pictures to look at; return the cliffs.
+
+    Files that are already there and show all that is stored are left as they are.
+
+    Raises
+    ------
+    StudyError
+        If a file cannot be written.
+    """
+    wanted = [*FILES, *(PICTURES if plots else ())]
+    state = {"version": __version__, "cells": store.count(), "files": sorted(wanted)}
+    done = store.note("exported")
+    if (
+        done is not None
+        and {**done, "files": []} == {**state, "files": []}
+        and set(wanted) <= set(done["files"])
+        and all((store.folder / name).exists() for name in wanted)
+    ):
+        cliffs: dict[str, Any] = json.loads((store.folder / "cliffs.json").read_text(encoding="utf-8"))
+        return cliffs
+    grid = store.to_xarray()
+    grid.attrs["chance_accuracy"] = 1 / store.note("data")["classes"]
+    cliffs = read_cliffs(grid)
+    cliffs["sentences"] = describe(cliffs)
+    store.write_csv()
+    _write_json(store.folder / "config.json", _config(store, grid))
+    _write_json(store.folder / "cliffs.json", cliffs)
+    write_atomically(store.folder / "grid.nc", lambda path: grid.to_netcdf(path, engine="h5netcdf"))
+    if plots:
+        from intnet import plotting
+
+        figures = {"surface.png": plotting.plot_surface(grid), "cliffs.png": plotting.plot_cliffs(grid, cliffs)}
+        for name, figure in figures.items():
+            write_atomically(store.folder / name, lambda path, figure=figure: figure.savefig(path, dpi=150))
+    else:
+        state["files"] = sorted({*wanted, *((done or {}).get("files", []) if _same_cells(done, state) else [])})
+    store.set_note("exported", state)
+    return cliffs
+
+
+def _same_cells(done: dict[str, Any] | None, state: dict[str, Any]) -> bool:
+    return done is not None and done["cells"] == state["cells"] and done["version"] == state["version"]
+
+
+def _config(store: GridStore, grid: "xarray.Dataset") -> dict[str, Any]:
+    """Return what a reader needs to make the results again."""
+    return {
+        **store.note("study"),
+        "lr_shifts": grid.lr_shift.values.tolist(),
+        "fraction_bits": grid.fraction_bits.values.tolist(),
+        "seeds": grid.seed.values.tolist(),
+        "cells": store.count(),
+        "data": store.note("data"),
+        "word_bits": 64,
+        "rounding": "floor",
+        "overflow": "wrap",
+        "initial_weights": f"rint(normal(0, {WEIGHT_DEVIATION})) raw units, RandomState({FIRST_SEED:#x} + seed)",
+        "accuracy": f"Savitzky-Golay filter of the hits, window {ACCURACY_WINDOW}, order 2, mirrored ends, last value",
+        "intnet": __version__,
+        "numpy": np.__version__,
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
