@@ -168,8 +168,8 @@ def train_cells(
     iterations: int,
     *,
     threads: int | None = None,
-) -> Iterator[CellResult]:
-    """Train every cell and yield each as it is finished, in no particular order.
+) -> Iterator[list[CellResult]]:
+    """Train every cell and yield the results as they come, a few cells at a time, in no particular order.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def train_cells(
 
     Yields
     ------
-    CellResult
+    list of CellResult
 
     Raises
     ------
@@ -209,7 +209,7 @@ def available_cores() -> int:
 
 def _train(
     problem_of_seed: Callable[[int], OnlineProblem], cells: list[Cell], iterations: int, threads: int
-) -> Iterator[CellResult]:
+) -> Iterator[list[CellResult]]:
     stop = threading.Event()
     groups = _groups(problem_of_seed, cells, iterations, threads)
     running: set[Future[list[CellResult]]] = set()
@@ -222,7 +222,7 @@ def _train(
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                yield from future.result()
+                yield future.result()
     finally:  # also when the caller is interrupted or stops listening
         stop.set()
         executor.shutdown(cancel_futures=True)

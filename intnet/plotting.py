@@ -105,7 +105,7 @@ def _rate(lr_shift: float) -> str:
 
 def _title(grid: xr.Dataset) -> str:
     """Name the data set, the iterations and, where there are several, the seeds."""
-    title = f"{grid.attrs['dataset']}, {grid.attrs['iterations']:,} iterations a cell"
+    title = f"{grid.attrs['dataset'].upper()}, {grid.attrs['iterations']:,} iterations a cell"
     seeds = grid.sizes["seed"]
     if seeds > 1:
         stored = grid["accuracy"].notnull().sum("seed")
@@ -264,7 +264,7 @@ def _draw_left_cliff(ax: Axes, cells: _Cells, cliff: Mapping[str, Any] | None, s
     if cliff is None:
         return
     rate, interval = _rate(cliff["lr_shift"]), cliff["interval"]
-    spread = "" if interval is None else _spread(_rate(interval[1]), _rate(interval[0]))
+    spread = "" if interval is None else _spread(_rate(round(interval[1], 1)), _rate(round(interval[0], 1)))
     label = f"left cliff: rates above {rate}{spread} learn less at any bitwidth"
     if cliff["lr_shift"] == cells.lr[0]:
         label = f"left cliff: outside the grid, its highest rate {rate} still works"

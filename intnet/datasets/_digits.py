@@ -27,9 +27,7 @@ def load_digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits as sklearn_digits
     except ImportError as error:
-        raise DataError(
-            'DIGITS comes with scikit-learn, which is not installed: pip install "intnet[sklearn]"'
-        ) from error
+        raise DataError('DIGITS comes with scikit-learn, which is not installed: pip install "intnet[sklearn]"') from error
     digits = sklearn_digits()
     return Dataset(
         name="digits",

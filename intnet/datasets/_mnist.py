@@ -53,9 +53,7 @@ MNIST = Collection(
 )
 
 
-def load_mnist(
-    data_dir: str | os.PathLike[str] | None = None, *, subset: str = "all", order: str = "official"
-) -> Dataset:
+def load_mnist(data_dir: str | os.PathLike[str] | None = None, *, subset: str = "all", order: str = "official") -> Dataset:
     """Load MNIST, 70,000 handwritten digits, from its four idx files, plain or .gz; each is checked by its MD5.
 
     Parameters

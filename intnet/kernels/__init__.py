@@ -36,9 +36,7 @@ __all__ = [
 _VECTORS = not numba.config.DISABLE_JIT
 
 
-def train_online(
-    starts, columns, codes, labels, levels, fraction_bits, lr_shifts, first_iteration, weights, hits, totals
-):
+def train_online(starts, columns, codes, labels, levels, fraction_bits, lr_shifts, first_iteration, weights, hits, totals):
     """Train every cell of a group: see :func:`intnet.kernels.plain.train_online`, which defines it."""
     data = (starts, columns, codes, labels, levels, np.int64(fraction_bits))
     finished = np.zeros(len(lr_shifts), np.uint8)

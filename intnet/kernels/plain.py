@@ -81,9 +81,7 @@ def add_to_total(totals, position, high, low):
 
 
 @jit
-def train_online(
-    starts, columns, codes, labels, levels, fraction_bits, lr_shifts, first_iteration, weights, hits, totals
-):
+def train_online(starts, columns, codes, labels, levels, fraction_bits, lr_shifts, first_iteration, weights, hits, totals):
     """Train one dense ReLU layer sample by sample, once for every cell: a learning rate ``2**-lr_shift``.
 
     For sample x with target y (``2**f`` at its label, else 0), all integers with f fraction bits::

@@ -1,4 +1,4 @@
-"""The fraction-bitwidth and learning-rate study: how far can the bits and the rate go down before training falls off a cliff?
+"""The fraction-bitwidth and learning-rate study: where training in integers falls off a cliff.
 
 "Training with fixed point values" (2017): one dense ReLU layer, 10,000 samples one at a time, learning rates ``2**-lr_shift``
 against fraction bits f, in int64 with shifts that round to minus infinity. Followed exactly, the protocol here gives the
@@ -71,23 +71,33 @@ def cliff_problem(data: Dataset, seed: int, iterations: int) -> OnlineProblem:
     return OnlineProblem(data.codes[order], data.values, data.labels[order], weights)
 
 
+# The weights of the study's Savitzky-Golay filter are _FILTER_CONSTANT + _FILTER_SQUARE * k**2, k iterations from the end.
+# Exact would be 3 (3 m**2 + 3 m - 1) / D and -15 / D, D = (2 m - 1) (2 m + 1) (2 m + 3), m = 500 (Madden 1978). SciPy finds
+# them by least squares, 1.3e-11 too large with most of OpenBLAS's kernels and 1.8e-11 with others, so its accuracies
+# depend on the processor. The published ones hold the former; kept here, they come out on every machine.
+_FILTER_CONSTANT = 0.002247755986568335
+_FILTER_SQUARE = -1.4955149551551848e-08
+
+
 def smoothed_accuracy(hits: NDArray[np.integer]) -> float:
     """Return the accuracy at the last iteration: the last value of a Savitzky-Golay filter over the hits.
 
-    Window `ACCURACY_WINDOW`, order 2, ends mirrored, which is ``savgol_filter(hits, 1001, 2, mode="mirror")[-1]`` of SciPy.
-    The filter's weights have a closed form with integer numerators (Savitzky and Golay 1964; Madden 1978), so the sum
-    over the last hits is exact, and one division rounds once.
+    Window `ACCURACY_WINDOW`, order 2, ends mirrored: ``scipy.signal.savgol_filter(hits, 1001, 2, mode="mirror")[-1]``, with
+    the filter weights rounded as they were when the study was published.
 
     Parameters
     ----------
     hits : (iterations,) integers 0 or 1, at least `ACCURACY_WINDOW`
+
+    Returns
+    -------
+    float
+        May lie a little outside 0..1, as the filter's outer weights are negative.
     """
-    m = ACCURACY_WINDOW // 2
-    k = np.arange(m + 1, dtype=np.int64)
-    numerators = 3 * (3 * m * m + 3 * m - 1 - 5 * k * k)
-    numerators[1:] *= 2  # the mirror shows hit -1 - k a second time
-    total = int(numerators @ np.asarray(hits[-1 : -m - 2 : -1], np.int64))
-    return total / ((2 * m - 1) * (2 * m + 1) * (2 * m + 3))
+    k = np.arange(ACCURACY_WINDOW // 2 + 1, dtype=np.int64)
+    times = np.asarray(hits[: -len(k) - 1 : -1], np.int64)
+    times = times * np.where(k == 0, 1, 2)  # the mirror shows every hit but the last a second time
+    return _FILTER_CONSTANT * int(times.sum()) + _FILTER_SQUARE * int(times @ (k * k))
 
 
 def _row(result: CellResult) -> Row:
@@ -150,11 +160,11 @@ def run_grid(
             f"{store.folder} was made from other {data.name} data (checksum {known['checksum'][:12]}, "
             f"now {data.checksum[:12]}); choose another --out, or set the old one aside with --fresh"
         )
-    for result in train_cells(
+    for results in train_cells(
         lambda seed: cliff_problem(data, seed, spec.iterations), missing, spec.iterations, threads=threads
     ):
-        store.add([_row(result)])
-        progress(1)
+        store.add([_row(result) for result in results])
+        progress(len(results))
     return len(missing)
 
 
@@ -187,7 +197,7 @@ def read_cliffs(grid: "xarray.Dataset") -> dict[str, Any]:
     mean = np.divide(np.nansum(by_seed, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
     cliffs = _read_one(mean, lr_shifts, fraction_bits)
     each = [_read_one(accuracy, lr_shifts, fraction_bits) for accuracy in by_seed if not np.isnan(accuracy).all()]
-    cliffs["left_cliff"]["interval"] = _interval([one["left_cliff"]["lr_shift"] for one in each])
+    cliffs["left_cliff"]["interval"] = _interval([float(one["left_cliff"]["lr_shift"]) for one in each])
     slopes = [one["diagonal_cliff"]["bits_per_halving"] for one in each]
     cliffs["diagonal_cliff"]["interval"] = _interval([slope for slope in slopes if slope is not None])
     return {"seeds": len(each), **cliffs}
@@ -197,15 +207,14 @@ def _read_one(accuracy: NDArray[np.float64], lr_shifts: NDArray[np.int64], bits:
     known = np.where(np.isnan(accuracy), -np.inf, accuracy)
     plateaus = known.max(axis=1)
     best = int(plateaus.argmax())
-    works = plateaus >= PLATEAU_SHARE * plateaus[best]
+    # A plateau of zero or (the filter's outer weights are negative) below is its own threshold.
+    works = plateaus >= np.minimum(PLATEAU_SHARE * plateaus[best], plateaus[best])
     left = int(np.flatnonzero(works)[0])
-    points = []
+    points: list[dict[str, Any]] = []
     for i in range(left, len(lr_shifts)):
         if works[i]:
-            enough = int(np.flatnonzero(known[i] >= ENOUGH_SHARE * plateaus[i])[0])
-            points.append(
-                {"lr_shift": int(lr_shifts[i]), "fraction_bits": int(bits[enough]), "plateau": float(plateaus[i])}
-            )
+            enough = int(np.flatnonzero(known[i] >= min(ENOUGH_SHARE * plateaus[i], plateaus[i]))[0])
+            points.append({"lr_shift": int(lr_shifts[i]), "fraction_bits": int(bits[enough]), "plateau": float(plateaus[i])})
     slope, intercept = _theil_sen([point["lr_shift"] for point in points], [point["fraction_bits"] for point in points])
     return {
         "best": {
@@ -255,8 +264,7 @@ def describe(cliffs: dict[str, Any]) -> list[str]:
     ]
     if left["plateau_above"] is None:
         sentences.append(
-            f"Left cliff: not in this grid; its highest rate, 2^-{left['lr_shift']}, already learns "
-            f"({left['plateau']:.1%})."
+            f"Left cliff: not in this grid; its highest rate, 2^-{left['lr_shift']}, already learns ({left['plateau']:.1%})."
         )
     else:
         sentences.append(
@@ -291,48 +299,48 @@ PICTURES = ("surface.png", "cliffs.png")
 
 
 def export(store: GridStore, *, plots: bool = True) -> dict[str, Any]:
-    """Write what is stored into its folder as files to read and pictures to look at; return the cliffs.
+    """Write what is stored into its folder, as files to read and pictures to look at.
 
-    Files that are already there and show all that is stored are left as they are.
+    Files that already show all that is stored are left as they are.
+
+    Returns
+    -------
+    dict
+        The cliffs, see :func:`read_cliffs`, with ``sentences``.
 
     Raises
     ------
     StudyError
         If a file cannot be written.
     """
-    wanted = [*FILES, *(PICTURES if plots else ())]
-    state = {"version": __version__, "cells": store.count(), "files": sorted(wanted)}
-    done = store.note("exported")
-    if (
-        done is not None
-        and {**done, "files": []} == {**state, "files": []}
-        and set(wanted) <= set(done["files"])
-        and all((store.folder / name).exists() for name in wanted)
-    ):
-        cliffs: dict[str, Any] = json.loads((store.folder / "cliffs.json").read_text(encoding="utf-8"))
-        return cliffs
+    state = {"intnet": __version__, "cells": store.count()}
+    written, drawn = store.note("written") or {}, store.note("drawn") or {}
+    write = written.get("state") != state or not _all_there(store, FILES)
+    draw = plots and (drawn.get("state") != state or not _all_there(store, PICTURES))
+    if not write and not draw:
+        return written["cliffs"]
     grid = store.to_xarray()
     grid.attrs["chance_accuracy"] = 1 / store.note("data")["classes"]
     cliffs = read_cliffs(grid)
     cliffs["sentences"] = describe(cliffs)
-    store.write_csv()
-    _write_json(store.folder / "config.json", _config(store, grid))
-    _write_json(store.folder / "cliffs.json", cliffs)
-    write_atomically(store.folder / "grid.nc", lambda path: grid.to_netcdf(path, engine="h5netcdf"))
-    if plots:
+    if write:
+        store.write_csv()
+        _write_json(store.folder / "config.json", _config(store, grid))
+        _write_json(store.folder / "cliffs.json", cliffs)
+        write_atomically(store.folder / "grid.nc", lambda path: grid.to_netcdf(path, engine="h5netcdf"))
+        store.set_note("written", {"state": state, "cliffs": cliffs})
+    if draw:
         from intnet import plotting
 
-        figures = {"surface.png": plotting.plot_surface(grid), "cliffs.png": plotting.plot_cliffs(grid, cliffs)}
-        for name, figure in figures.items():
-            write_atomically(store.folder / name, lambda path, figure=figure: figure.savefig(path, dpi=150))
-    else:
-        state["files"] = sorted({*wanted, *((done or {}).get("files", []) if _same_cells(done, state) else [])})
-    store.set_note("exported", state)
+        surface, maps = plotting.plot_surface(grid), plotting.plot_cliffs(grid, cliffs)
+        write_atomically(store.folder / "surface.png", lambda path: surface.savefig(path, dpi=150))
+        write_atomically(store.folder / "cliffs.png", lambda path: maps.savefig(path, dpi=150))
+        store.set_note("drawn", {"state": state})
     return cliffs
 
 
-def _same_cells(done: dict[str, Any] | None, state: dict[str, Any]) -> bool:
-    return done is not None and done["cells"] == state["cells"] and done["version"] == state["version"]
+def _all_there(store: GridStore, names: Sequence[str]) -> bool:
+    return all((store.folder / name).exists() for name in names)
 
 
 def _config(store: GridStore, grid: "xarray.Dataset") -> dict[str, Any]:

@@ -61,7 +61,10 @@ _DESCRIPTIONS = {
     "fraction_bits": ("fraction bits of every number", "bit"),
     "accuracy": ("smoothed share of samples classified rightly, at the last iteration", "1"),
     "mean_abs_update": ("mean magnitude of delta * x >> fraction_bits", "raw unit"),
-    "mean_abs_error_scaled": ("mean magnitude of what the learning-rate shift cuts off, * 2**fraction_bits", "raw unit"),
+    "mean_abs_error_scaled": (
+        "mean magnitude of what the learning-rate shift cuts off, * 2**fraction_bits",
+        "raw unit",
+    ),
     "lost_updates": ("products delta * x that moved no weight", "count"),
     "floored_to_minus_one": ("negative products below one unit that moved a weight by -1", "count"),
     "wraps": ("products, sums and weights that left int64", "count"),
@@ -132,9 +135,7 @@ def _locked(folder: Path) -> Iterator[None]:
             connection.close()
             if "locked" not in str(error):
                 raise
-            raise StudyError(
-                f"{folder} is in use by another run; wait for it to end, or choose another --out"
-            ) from error
+            raise StudyError(f"{folder} is in use by another run; wait for it to end, or choose another --out") from error
     try:
         yield
     finally:
@@ -200,9 +201,7 @@ class GridStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
