@@ -6,11 +6,10 @@
 Expected: DIGITS 75 % and MNIST 93 % at best; the left cliff at 2^-9 and 2^-8, the diagonal at one bit a halving.
 """
 
+import functools
 from pathlib import Path
 
-from intnet import commandline
-from intnet.online import available_cores
-from intnet.sweeps import GridSpec, GridStore, set_aside
+from intnet import commandline  # all else is imported in main, where Ctrl-C is answered from the first moment on
 
 DESCRIPTION = """\
 Train one small network in integers for every learning rate and number of fraction bits, and show where training fails:
@@ -40,14 +39,26 @@ def parse() -> commandline.argparse.Namespace:
     parser = commandline.Parser(DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("--dataset", choices=("digits", "mnist"), default="digits", help="what to learn (default: digits)")
-    add("--data-dir", type=Path, metavar="DIR", help="folder of the MNIST files; DIR and DIR/mnist are searched")
+    add("--data-dir", type=commandline.folder, metavar="DIR", help="folder of the MNIST files; DIR and DIR/mnist are searched")
     add("--lr-shifts", type=commandline.integer_range, default="5:20", metavar="A:B", help="half-open (default: 5:20)")
     add("--fraction-bits", type=commandline.integer_range, default="8:24", metavar="A:B", help="(default: 8:24)")
-    add("--iterations", type=int, default=10_000, metavar="N", help="samples per training (default: 10000)")
-    add("--seeds", type=commandline.positive, default=1, metavar="N", help="how many draws (default: 1)")
-    add("--seed", type=int, default=0, metavar="S", help="the first draw; 0 is the published one (default: 0)")
-    add("--threads", type=commandline.positive, metavar="N", help="the bits are the same (default: all cores)")
-    add("--out", type=Path, metavar="DIR", help="results folder (default: results/DATASET)")
+    add(
+        "--iterations",
+        type=commandline.integer(),
+        default=10_000,
+        metavar="N",
+        help="samples per training (default: 10000)",
+    )
+    add("--seeds", type=commandline.integer(range(1, 2**22 + 1)), default=1, metavar="N", help="how many draws (default: 1)")
+    add(
+        "--seed",
+        type=commandline.integer(),
+        default=0,
+        metavar="S",
+        help="the first draw; 0 is the published one (default: 0)",
+    )
+    add("--threads", type=commandline.integer(range(1, 1025)), metavar="N", help="the bits are the same (default: all cores)")
+    add("--out", type=commandline.folder, metavar="DIR", help="results folder (default: results/DATASET)")
     add("--fresh", action="store_true", help="set an old folder aside under a dated name and begin anew")
     add("--no-plots", action="store_true", help="write no pictures")
     add("--quiet", action="store_true", help="no progress bar, no report")
@@ -59,32 +70,42 @@ def parse() -> commandline.argparse.Namespace:
 
 def main(arguments: commandline.argparse.Namespace) -> None:
     """Run the study."""
+    from intnet.sweeps import GridSpec, GridStore, set_aside
+
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     spec = GridSpec(arguments.dataset, arguments.lr_shifts, arguments.fraction_bits, seeds, arguments.iterations)
-    if arguments.fresh and (aside := set_aside(arguments.out)) and not arguments.quiet:
-        print(f"The old results are in {aside}")
-    with GridStore(arguments.out, spec.study()) as store:
-        from tqdm.auto import tqdm
 
+    @functools.cache
+    def load():
         from intnet import datasets
+
+        if arguments.dataset == "digits":
+            return datasets.load_digits()
+        return datasets.load_mnist(arguments.data_dir, order="mldata")
+
+    if arguments.fresh:
+        load()  # first, as without data the old results should stay where they are
+        if (aside := set_aside(arguments.out)) and not arguments.quiet:
+            print(f"The old results are in {aside}", flush=True)
+    with GridStore(arguments.out, spec.study()) as store:
         from intnet.studies import cliffs
 
-        def load() -> datasets.Dataset:
-            if arguments.dataset == "digits":
-                return datasets.load_digits()
-            return datasets.load_mnist(arguments.data_dir, order="mldata")
+        if missing := len(store.missing(spec.cells())):
+            from tqdm.auto import tqdm
 
-        missing = len(store.missing(spec.cells()))
-        with tqdm(total=missing, unit="cell", disable=arguments.quiet or not missing, leave=False) as bar:
-            cliffs.run_grid(spec, store, load, threads=arguments.threads or available_cores(), progress=bar.update)
+            load()  # before the bar, so that an error is a line of its own
+            with tqdm(total=missing, unit="cell", disable=arguments.quiet, leave=False) as bar:
+                cliffs.run_grid(spec, store, load, threads=arguments.threads, progress=bar.update)
         found = cliffs.export(store, plots=not arguments.no_plots)
     if not arguments.quiet:
         print(*found["sentences"], f"Results: {arguments.out}", sep="\n")
 
 
+def interrupted(arguments: commandline.argparse.Namespace) -> str:
+    """Say how to go on."""
+    command = "the same command without --fresh" if arguments.fresh else "the same command"
+    return f"Interrupted. Finished cells are kept in {arguments.out}; {command} goes on from there."
+
+
 if __name__ == "__main__":
-    arguments = parse()
-    commandline.run(
-        lambda: main(arguments),
-        lambda: f"Interrupted. Finished cells are kept in {arguments.out}; the same command goes on from there.",
-    )
+    commandline.run(parse, main, interrupted)

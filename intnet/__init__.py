@@ -1,5 +1,55 @@
-"""Train neural networks in integers, bit for bit."""
+"""Train neural networks in integers, bit for bit.
+
+The names below are the public ones; each is imported when first used, so that ``import intnet`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from intnet._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from intnet.datasets import Dataset, load_digits, load_mnist
+    from intnet.errors import DataError, InputError, StudyError
+    from intnet.formats import Fixed, Overflow, Rounding
+    from intnet.online import Cell, CellResult, OnlineProblem, train_cells
+    from intnet.sweeps import GridSpec, GridStore, open_grid
+
+__all__ = [
+    "Cell",
+    "CellResult",
+    "DataError",
+    "Dataset",
+    "Fixed",
+    "GridSpec",
+    "GridStore",
+    "InputError",
+    "OnlineProblem",
+    "Overflow",
+    "Rounding",
+    "StudyError",
+    "__version__",
+    "load_digits",
+    "load_mnist",
+    "open_grid",
+    "train_cells",
+]
+
+_HOMES = {
+    "datasets": ("Dataset", "load_digits", "load_mnist"),
+    "errors": ("DataError", "InputError", "StudyError"),
+    "formats": ("Fixed", "Overflow", "Rounding"),
+    "online": ("Cell", "CellResult", "OnlineProblem", "train_cells"),
+    "sweeps": ("GridSpec", "GridStore", "open_grid"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'intnet' has no attribute {name!r}")
+    return getattr(import_module(f"intnet.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,11 +1,17 @@
 """What the programs in ``experiments/`` share: one-line errors, exit codes, ranges.
 
 Exit codes: 0 done, 2 bad input (one line on the error stream says what came, what is allowed, what to do), 130 interrupted.
+
+This module imports nothing heavy, so that a program is ready for Ctrl-C before it imports what it works with.
 """
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from intnet.errors import InputError
@@ -44,7 +50,7 @@ def integer_range(text: str) -> tuple[int, ...]:
     try:
         if ":" in text:
             start, stop = (int(part) for part in text.split(":"))
-            values = tuple(range(start, min(stop, start + 2**16)))
+            values = tuple(range(start, min(stop, start + 2**16)))  # no axis is longer; a slip must not fill the memory
         else:
             values = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -56,34 +62,69 @@ def integer_range(text: str) -> tuple[int, ...]:
     return values
 
 
-def positive(text: str) -> int:
-    """Read an integer of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; allowed is an integer of at least 1")
-    return value
+def integer(allowed: range | None = None) -> Callable[[str], int]:
+    """Return a reader of one integer, of those in `allowed` or any."""
+
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            if allowed is None or int(text) in allowed:
+                return int(text)
+        which = f" in {allowed[0]}..{allowed[-1]}" if allowed else ""
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed is an integer{which}")
+
+    return read
 
 
-def run(main: Callable[[], None], interrupted: Callable[[], str]) -> NoReturn:
+def folder(text: str) -> Path:
+    """Read the path of a folder. An empty one is refused: it is a variable that was not set, not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("got ''; allowed is the path of a folder, '.' for the current one")
+    return Path(text)
+
+
+def run(
+    parse: Callable[[], argparse.Namespace],
+    main: Callable[[argparse.Namespace], None],
+    interrupted: Callable[[argparse.Namespace], str],
+) -> NoReturn:
     """Run a program: errors the user can mend become one line and exit code 2, Ctrl-C a line and exit code 130.
 
     Parameters
     ----------
-    main : function
-        The program.
-    interrupted : function
+    parse : function
+        Reads the command line.
+    main : function of what `parse` returns
+        The program. It must store its results such that it can be killed at any time.
+    interrupted : function of what `parse` returns
         Gives the line for Ctrl-C: what is kept and how to go on.
     """
+    _on_interrupt("Interrupted before anything was done.")
     try:
-        main()
+        arguments = parse()
+        _on_interrupt(interrupted(arguments))
+        main(arguments)
+        sys.stdout.flush()
     except InputError as error:
         fail(str(error))
     except ModuleNotFoundError as error:
         fail(f"this needs the package {error.name}, which is not installed; run: pip install 'intnet[all]'")
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\n{interrupted()}\n")
-        raise SystemExit(130) from None
+    except MemoryError:
+        fail("not enough memory; ask for fewer seeds or iterations at a time, or for fewer threads")
+    except BrokenPipeError:  # the reader of the report, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(0)
+
+
+def _on_interrupt(line: str) -> None:
+    """From now on, let Ctrl-C end the process at once with `line` and exit code 130.
+
+    A KeyboardInterrupt could come up anywhere: inside an import or a library that swallows it or shows a traceback, or
+    while the threads are waited for. Nothing has to be unwound, as what is stored survives even ``kill -9``.
+    """
+
+    def end(*_: object) -> NoReturn:
+        with suppress(OSError):
+            os.write(2, f"\n{line}\n".encode())  # not sys.stderr, which may be in the middle of a write
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, end)

@@ -78,8 +78,11 @@ class OnlineProblem:
                 f"weights must be int64 of shape (classes, {inputs}), got {self.weights.dtype} of {self.weights.shape}"
             )
         classes = self.weights.shape[0]
-        if self.labels.shape != (samples,) or self.labels.min() < 0 or self.labels.max() >= classes:
-            raise InputError(f"labels must be {samples} integers in 0..{classes - 1}, got shape {self.labels.shape}")
+        fits = self.labels.shape == (samples,) and self.labels.dtype.kind in "iu"
+        if not fits or self.labels.min() < 0 or self.labels.max() >= classes:
+            raise InputError(
+                f"labels must be {samples} integers in 0..{classes - 1}, got {self.labels.dtype} of {self.labels.shape}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,6 +93,7 @@ def _fetch(collection: Collection, file: File, cache: Path) -> Path:
 
     name = f"{file.name}.gz"
     failures = []
+    pooch.get_logger().setLevel("WARNING")  # an error is one line, without the tale of each attempt
     for mirror in collection.mirrors:
         try:
             # The time limit, in seconds, is for each address of a host, and a mirror may have eight.

@@ -7,7 +7,7 @@ narrower word, and hands a cell back to the plain kernel before anything could l
 import numpy as np
 
 from intnet._compile import jit
-from intnet.arithmetic import high_word, low_word
+from intnet.arithmetic import high_word, low_word, multiply_wide, relu, shift_floor
 from intnet.kernels.plain import ERROR_HIGH, FLOORED, LOST, TOTALS, UPDATE_HIGH, add_to_total
 from intnet.kernels.vectors import (
     LANES,
@@ -28,86 +28,99 @@ from intnet.kernels.vectors import (
 
 _INT32_MAX = np.int64(2**31 - 1)
 _INT64_MAX = np.int64(2**63 - 1)
+_LOW_32 = np.int64(0xFFFFFFFF)
 
 
 # The weights of a strip of LANES outputs (an output: one class of one cell) lie side by side, a row an input, so that one
-# input multiplies a whole row. `base` is where the strip begins.
+# input multiplies a whole row: the weight of output o for input j stands at `_place(o, inputs) + j * LANES`.
 
 
 @jit
-def _forward_strip(rows, base, places, x, count, accumulators, lane):
-    """Write the strip's weighted sums of one sample into ``accumulators[lane:lane + LANES]``."""
+def _place(output, inputs):
+    return (output // LANES) * inputs * LANES + output % LANES
+
+
+@jit
+def _forward_strip(rows, strip, inputs, columns, first, x, count, accumulators):
+    """Write the strip's weighted sums of one sample into its lanes of `accumulators`."""
+    base = np.uint64(strip * inputs * LANES)
     total = splat_i64(np.int64(0))
     for k in range(np.uint64(count)):
-        row = load_i32(rows, base + np.uint64(places[k]))
+        row = load_i32(rows, base + np.uint64(columns[np.uint64(first) + k]) * np.uint64(LANES))
         total = add_i64(total, multiply_i64(widen(row), splat_i64(x[k])))
-    store_i64(accumulators, lane, total)
+    store_i64(accumulators, np.uint64(strip * LANES), total)
 
 
 @jit
-def _update_strip(rows, base, places, x, first, last, sign, lane, fraction_bits, constants, delta, sums):
-    """Add the updates of the inputs `first` to `last`, all of one `sign`, to the strip's weights; add counts to `sums`.
+def _update_strip(rows, strip, inputs, columns, first, x, begin, end, sign, fraction_bits, shifts, delta, updates, small):
+    """Add the updates of a sample's inputs `begin` to `end`, all of one `sign`, to the strip's weights.
 
-    In a lane all products then have the sign of ``delta * sign``, so that ``|U|`` is summed by summing U, and a product
-    below one unit in magnitude is either always lost (positive) or always floored to minus one (negative).
+    In a lane all products have the sign of ``delta * sign``. Written, by lane: `updates` gets the sum of U, `small` the
+    number of products below one unit in magnitude, which are all lost (positive) or all floored to minus one (negative).
     """
-    narrow_delta = load_i32(delta, lane)
-    deltas = widen(narrow_delta)
+    base, lane = np.uint64(strip * inputs * LANES), np.uint64(strip * LANES)
+    deltas = widen(load_i32(delta, lane))
     f = splat_i64(fraction_bits)
-    lr_shift = load_i64(constants[0], lane)
-    residue = load_i64(constants[1], lane)  # 2**lr_shift - 1
-    below_unit = load_i64(constants[2], lane)  # 2**(f + lr_shift) - 1
-    # Shifted by -1 where products are positive and by below_unit where they are negative, the products that count
-    # are those in 0..below_unit - 1.
-    signs = shift_floor_i64(multiply_i64(deltas, splat_i64(sign)), splat_i64(np.int64(63)))  # 0 or -1
-    offset = add_i64(and_i64(signs, add_i64(below_unit, splat_i64(np.int64(1)))), splat_i64(np.int64(-1)))
-    updates = splat_i64(np.int64(0))
-    errors = splat_i64(np.int64(0))
-    small = splat_i64(np.int64(0))
-    for k in range(np.uint64(first), np.uint64(last)):
+    lr_shift = load_i64(shifts[0], lane)
+    below_unit = load_i64(shifts[1], lane)  # 2**(f + lr_shift) - 1
+    # Moved by -1 where products are positive, by below_unit where they are negative, the small ones are those in
+    # 0..below_unit - 1.
+    negative = shift_floor_i64(multiply_i64(deltas, splat_i64(sign)), splat_i64(np.int64(63)))  # 0 or -1
+    minus_one = splat_i64(np.int64(-1))
+    move = add_i64(minus_one, and_i64(negative, add_i64(below_unit, splat_i64(np.int64(1)))))
+    total = splat_i64(np.int64(0))
+    count = splat_i64(np.int64(0))
+    for k in range(np.uint64(begin), np.uint64(end)):
         product = multiply_i64(deltas, splat_i64(x[k]))
         update = shift_floor_i64(product, f)
-        updates = add_i64(updates, update)
-        errors = add_i64(errors, and_i64(update, residue))
-        small = count_below(small, add_i64(product, offset), below_unit)
-        place = base + np.uint64(places[k])
+        total = add_i64(total, update)
+        count = count_below(count, add_i64(product, move), below_unit)
+        place = base + np.uint64(columns[np.uint64(first) + k]) * np.uint64(LANES)
         step = narrow(shift_floor_i64(update, lr_shift))
         store_i32(rows, place, add_i32(load_i32(rows, place), step))
-    store_i64(sums[0], lane, updates)
-    store_i64(sums[1], lane, errors)
-    store_i64(sums[2], lane, small)
+    store_i64(updates, lane, total)
+    store_i64(small, lane, count)
 
 
 @jit
-def _lay_out_sample(starts, columns, codes, levels, sample, places, x):
-    """List the non-zero inputs of a sample, the positive ones first: where their row begins, and their value.
+def _largest_sum(starts, codes, magnitudes, first_iteration, iterations):
+    """Return the largest sum of input magnitudes, and the largest number of non-zero inputs, of the samples that come."""
+    samples = len(starts) - 1
+    largest, most = np.int64(0), np.int64(0)
+    for iteration in range(min(samples, iterations)):
+        sample = (first_iteration + iteration) % samples
+        total = np.int64(0)
+        for k in range(np.uint64(starts[sample]), np.uint64(starts[sample + 1])):
+            total += magnitudes[codes[k]]
+        largest = max(largest, total)
+        most = max(most, starts[sample + 1] - starts[sample])
+    return largest, most
 
-    Returns how many are positive, and how many there are.
-    """
+
+@jit
+def _positive_first(begin, end, columns, codes, levels, sorted_columns, x):
+    """List the non-zero inputs of a sample, the positive ones first; return how many are positive and how many there are."""
     count = 0
-    for k in range(starts[sample], starts[sample + 1]):
+    for k in range(begin, end):
         if levels[codes[k]] > 0:
-            places[count] = np.int64(columns[k]) * LANES
-            x[count] = levels[codes[k]]
+            sorted_columns[count], x[count] = columns[k], levels[codes[k]]
             count += 1
     positive = count
-    if positive < starts[sample + 1] - starts[sample]:
-        for k in range(starts[sample], starts[sample + 1]):
-            if levels[codes[k]] < 0:
-                places[count] = np.int64(columns[k]) * LANES
-                x[count] = levels[codes[k]]
-                count += 1
+    for k in range(begin, end):
+        if levels[codes[k]] < 0:
+            sorted_columns[count], x[count] = columns[k], levels[codes[k]]
+            count += 1
     return positive, count
 
 
 @jit
-def _largest_weight(rows, inputs, first_lane, classes):
+def _largest_weight(rows, cell, classes, inputs):
     """Return the largest magnitude among the weights of one cell."""
     largest = np.int64(0)
-    for lane in range(first_lane, first_lane + classes):
-        base = (lane // LANES) * inputs * LANES + lane % LANES
+    for c in range(classes):
+        place = _place(cell * classes + c, inputs)
         for j in range(inputs):
-            largest = max(largest, abs(np.int64(rows[base + j * LANES])))
+            largest = max(largest, abs(np.int64(rows[place + j * LANES])))
     return largest
 
 
@@ -133,131 +146,137 @@ def train_online(
 
     # 1. Bounds: |input| < 2**31, and |weight|, |delta| <= limit, where limit * (the sum of a sample's |inputs|) * classes
     # fits in int64. So do then every accumulator, every product, and a sample's sum of |U| over a cell.
-    widest = np.int64(0)  # the largest number of non-zero inputs
-    largest_input = np.int64(0)
-    largest_sum = np.int64(0)
-    for iteration in range(min(samples, iterations)):
-        i = (first_iteration + iteration) % samples
-        total = np.int64(0)
-        for k in range(starts[i], starts[i + 1]):
-            size = np.int64(levels[codes[k]])
-            if size < -_INT32_MAX or size > _INT32_MAX:
-                return
-            size = abs(size)
-            largest_input = max(largest_input, size)
-            total += size
-        largest_sum = max(largest_sum, total)
-        widest = max(widest, starts[i + 1] - starts[i])
-    largest_total = _INT64_MAX // classes
-    limit = min(_INT32_MAX, largest_total // max(largest_sum, np.int64(1)))
-
-    # 2. Lay the weights out in strips.
-    strips = (cells * classes + LANES - 1) // LANES
-    lanes = strips * LANES
-    rows = np.zeros(lanes * inputs, np.int32)
-    constants = np.zeros((3, lanes), np.int64)
-    bound = np.zeros(cells, np.int64)  # of the magnitude of a cell's weights
-    alive = np.zeros(cells, np.uint8)
+    least, largest_input = min(levels.min(), np.int64(0)), max(levels.max(), np.int64(0))
+    if least < -_INT32_MAX or largest_input > _INT32_MAX:
+        return
+    largest_input = max(largest_input, -least)
+    largest_sum, most = _largest_sum(starts, codes, np.abs(levels), first_iteration, iterations)
+    limit = min(_INT32_MAX, _INT64_MAX // classes // max(largest_sum, np.int64(1)))
+    bound = np.zeros(cells, np.int64)  # of the magnitude of a cell's weights, kept true while they change
+    alive = np.ones(cells, np.uint8)
     for cell in range(cells):
-        lr_shift = np.int64(lr_shifts[cell])
-        # The sum of a sample's remainders, each below 2**lr_shift, over a cell.
-        if widest > (largest_total >> lr_shift):
-            continue
-        fits = True
         for c in range(classes):
             for j in range(inputs):
                 weight = weights[cell, c, j]
                 if weight < -limit or weight > limit:
-                    fits = False
+                    alive[cell] = 0
                 else:
                     bound[cell] = max(bound[cell], abs(weight))
-        if not fits:
-            continue
-        alive[cell] = 1
-        for c in range(classes):
-            lane = cell * classes + c
-            constants[0, lane] = lr_shift
-            constants[1, lane] = (np.int64(1) << lr_shift) - 1
-            constants[2, lane] = (np.int64(1) << (f + lr_shift)) - 1
-            base = (lane // LANES) * inputs * LANES + lane % LANES
-            for j in range(inputs):
-                rows[base + j * LANES] = np.int32(weights[cell, c, j])
+
+    # 2. Lay the weights out in strips.
+    strips = (cells * classes + LANES - 1) // LANES
+    rows = np.zeros(strips * LANES * inputs, np.int32)
+    shifts = np.zeros((2, strips * LANES), np.int64)
+    for cell in range(cells):
+        for output in range(cell * classes, (cell + 1) * classes):
+            shifts[0, output] = lr_shifts[cell]
+            shifts[1, output] = (np.int64(1) << (f + lr_shifts[cell])) - 1
+            if alive[cell]:
+                for j in range(inputs):
+                    rows[_place(output, inputs) + j * LANES] = np.int32(weights[cell, output - cell * classes, j])
 
     # 3. Train.
     one = np.int64(1) << f
-    accumulators = np.zeros(lanes, np.int64)
-    delta = np.zeros(lanes, np.int32)
-    sums = np.zeros((3, lanes), np.int64)
-    active = np.zeros(strips, np.uint8)
-    x = np.zeros(max(widest, 1), np.int64)
-    places = np.zeros(max(widest, 1), np.int64)
+    accumulators = np.zeros(strips * LANES, np.int64)
+    delta = np.zeros(strips * LANES, np.int32)
+    updates = np.zeros(strips * LANES, np.int64)
+    small = np.zeros(strips * LANES, np.int64)
+    active = np.zeros(strips, np.uint8)  # strips with a delta that is not zero
+    learning = np.zeros(cells, np.uint8)  # cells with a delta that may not be zero
+    x = np.zeros(most, np.int64)
+    sorted_columns = np.zeros(most, np.uint32)
     run_totals = np.zeros((cells, TOTALS), np.int64)
+    signed = np.zeros((cells, 2), np.int64)  # the sum of U, in two words
     for iteration in range(iterations):
         sample = (first_iteration + iteration) % samples
-        label = labels[sample]
-        positive, count = _lay_out_sample(starts, columns, codes, levels, sample, places, x)
+        begin, end = starts[sample], starts[sample + 1]
+        if least < 0:
+            positive, count = _positive_first(begin, end, columns, codes, levels, sorted_columns, x)
+            sample_columns, first = sorted_columns, np.int64(0)
+        else:
+            positive = count = end - begin
+            sample_columns, first = columns, begin
+            for k in range(np.uint64(count)):
+                x[k] = levels[codes[np.uint64(begin) + k]]
         for strip in range(strips):
-            base = np.uint64(strip * inputs * LANES)
-            _forward_strip(rows, base, places, x, count, accumulators, np.uint64(strip * LANES))
+            _forward_strip(rows, strip, inputs, sample_columns, first, x, count, accumulators)
             active[strip] = 0
 
         for cell in range(cells):
-            best, answer = np.int64(-1), np.int64(0)
-            largest_delta = np.int64(0)
+            outputs = range(cell * classes, (cell + 1) * classes)
+            largest = np.int64(0)
+            for output in outputs:
+                largest = max(largest, accumulators[output])
+            highest = shift_floor(relu(largest), f)
+            if highest == 0 or not alive[cell]:  # no output is above zero: the first class is the answer, and nothing moves
+                hits[cell, iteration] = np.uint8(1) if labels[sample] == 0 else np.uint8(0)
+                if learning[cell]:
+                    learning[cell] = 0
+                    for output in outputs:
+                        delta[output] = 0
+                continue
+            answer, largest_delta = np.int64(-1), np.int64(0)
             for c in range(classes):
-                lane = cell * classes + c
-                activation = max(accumulators[lane], np.int64(0)) >> f
-                if activation > best:
-                    best, answer = activation, np.int64(c)
-                target = one if c == label else np.int64(0)
+                activation = shift_floor(relu(accumulators[cell * classes + c]), f)
+                if activation == highest and answer < 0:
+                    answer = np.int64(c)
+                target = one if c == labels[sample] else np.int64(0)
                 difference = target - activation if activation > 0 else np.int64(0)
                 largest_delta = max(largest_delta, abs(difference))
-                delta[lane] = np.int32(difference)  # cut where too large: then the cell is given up below
-            hits[cell, iteration] = np.uint8(1) if answer == label else np.uint8(0)
-            if alive[cell] and largest_delta > 0:
-                if largest_delta > limit:
-                    alive[cell] = 0
-                else:
-                    growth = ((largest_delta * largest_input) >> (f + lr_shifts[cell])) + 1
+                delta[cell * classes + c] = np.int32(difference)  # cut if above the limit; then the cell is given up
+            hits[cell, iteration] = np.uint8(1) if answer == labels[sample] else np.uint8(0)
+            learning[cell] = 1
+            if largest_delta > limit:
+                alive[cell] = 0
+            else:
+                growth = ((largest_delta * largest_input) >> (f + lr_shifts[cell])) + 1
+                if growth > limit - bound[cell]:
+                    bound[cell] = _largest_weight(rows, cell, classes, inputs)
                     if growth > limit - bound[cell]:
-                        bound[cell] = _largest_weight(rows, inputs, cell * classes, classes)
-                        if growth > limit - bound[cell]:
-                            alive[cell] = 0
-                    bound[cell] += growth
-            for lane in range(cell * classes, (cell + 1) * classes):
+                        alive[cell] = 0
+                bound[cell] += growth
+            for output in outputs:
                 if not alive[cell]:
-                    delta[lane] = 0
-                elif delta[lane] != 0:
-                    active[lane // LANES] = 1
+                    delta[output] = 0
+                elif delta[output] != 0:
+                    active[output // LANES] = 1
 
-        for sign, first, last in ((1, 0, positive), (-1, positive, count)):
-            if first == last:
+        for sign, begin, end in ((1, np.int64(0), positive), (-1, positive, count)):
+            if begin == end:
                 continue
             for strip in range(strips):
                 if active[strip]:
-                    base, lane = np.uint64(strip * inputs * LANES), np.uint64(strip * LANES)
-                    _update_strip(rows, base, places, x, first, last, sign, lane, f, constants, delta, sums)
+                    _update_strip(
+                        rows, strip, inputs, sample_columns, first, x, begin, end, sign, f, shifts, delta, updates, small
+                    )
             for cell in range(cells):
-                updates, errors = np.int64(0), np.int64(0)
-                for lane in range(cell * classes, (cell + 1) * classes):
-                    if delta[lane] != 0:
-                        updates += abs(sums[0, lane])
-                        errors += sums[1, lane]
-                        run_totals[cell, LOST if delta[lane] * sign > 0 else FLOORED] += sums[2, lane]
-                add_to_total(run_totals[cell], UPDATE_HIGH, high_word(updates), low_word(updates))
-                add_to_total(run_totals[cell], ERROR_HIGH, high_word(errors), low_word(errors))
+                if not learning[cell]:
+                    continue
+                total, magnitude = np.int64(0), np.int64(0)
+                for output in range(cell * classes, (cell + 1) * classes):
+                    if delta[output] != 0:
+                        total += updates[output]
+                        magnitude += abs(updates[output])
+                        run_totals[cell, LOST if delta[output] * sign > 0 else FLOORED] += small[output]
+                add_to_total(run_totals[cell], UPDATE_HIGH, high_word(magnitude), low_word(magnitude))
+                add_to_total(signed[cell], 0, high_word(total), low_word(total))
 
     # 4. Hand the results over. Nothing wrapped: that was proven on the way.
     for cell in range(cells):
         if not alive[cell]:
             continue
         finished[cell] = 1
-        for high in (UPDATE_HIGH, ERROR_HIGH):
-            add_to_total(totals[cell], high, run_totals[cell, high], run_totals[cell, high + 1])
+        moved = np.int64(0)  # the sum of S: all that the weights have moved
+        for c in range(classes):
+            place = _place(cell * classes + c, inputs)
+            for j in range(inputs):
+                weight = np.int64(rows[place + j * LANES])
+                moved += weight - weights[cell, c, j]
+                weights[cell, c, j] = weight
+        # U - S * 2**lr_shift is never negative, so the sum of its magnitude is the sum of U less that of S * 2**lr_shift.
+        high, low = multiply_wide(moved, np.int64(1) << lr_shifts[cell])
+        error_high = signed[cell, 0] - (high << 32) - (high_word(low) & _LOW_32)
+        add_to_total(totals[cell], ERROR_HIGH, error_high, signed[cell, 1] - low_word(low))
+        add_to_total(totals[cell], UPDATE_HIGH, run_totals[cell, UPDATE_HIGH], run_totals[cell, UPDATE_HIGH + 1])
         totals[cell, LOST] += run_totals[cell, LOST]
         totals[cell, FLOORED] += run_totals[cell, FLOORED]
-        for c in range(classes):
-            lane = cell * classes + c
-            base = (lane // LANES) * inputs * LANES + lane % LANES
-            for j in range(inputs):
-                weights[cell, c, j] = rows[base + j * LANES]

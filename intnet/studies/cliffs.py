@@ -188,8 +188,9 @@ def read_cliffs(grid: "xarray.Dataset") -> dict[str, Any]:
     Returns
     -------
     dict
-        ``best``, ``left_cliff``, ``diagonal_cliff``, ``censored_lr_shifts``, ``seeds``. Intervals are 95 % intervals of the
-        mean over seeds (Student's t), None with fewer than two seeds.
+        ``best``, ``left_cliff``, ``diagonal_cliff``, ``censored_lr_shifts``, ``seeds``. The cliffs are those of the mean
+        accuracy. Beside them, ``mean_over_seeds`` and ``interval``: the cliff read from each seed alone, its mean and the
+        95 % interval of that (Student's t); None with fewer than two seeds.
     """
     lr_shifts, fraction_bits = grid.lr_shift.values, grid.fraction_bits.values
     by_seed = grid.accuracy.transpose("seed", "lr_shift", "fraction_bits").values
@@ -197,9 +198,9 @@ def read_cliffs(grid: "xarray.Dataset") -> dict[str, Any]:
     mean = np.divide(np.nansum(by_seed, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
     cliffs = _read_one(mean, lr_shifts, fraction_bits)
     each = [_read_one(accuracy, lr_shifts, fraction_bits) for accuracy in by_seed if not np.isnan(accuracy).all()]
-    cliffs["left_cliff"]["interval"] = _interval([float(one["left_cliff"]["lr_shift"]) for one in each])
+    cliffs["left_cliff"] |= _over_seeds([float(one["left_cliff"]["lr_shift"]) for one in each])
     slopes = [one["diagonal_cliff"]["bits_per_halving"] for one in each]
-    cliffs["diagonal_cliff"]["interval"] = _interval([slope for slope in slopes if slope is not None])
+    cliffs["diagonal_cliff"] |= _over_seeds([slope for slope in slopes if slope is not None])
     return {"seeds": len(each), **cliffs}
 
 
@@ -243,21 +244,21 @@ def _theil_sen(x: Sequence[int], y: Sequence[int]) -> tuple[float | None, float 
     return slope, float(np.median(np.subtract(y, np.multiply(slope, x))))
 
 
-def _interval(values: list[float]) -> list[float] | None:
-    """Return the 95 % interval of the mean by Student's t, or None for fewer than two values."""
+def _over_seeds(values: list[float]) -> dict[str, Any]:
+    """Return the mean of one value a seed and its 95 % interval by Student's t; None for fewer than two values."""
     if len(values) < 2:
-        return None
+        return {"mean_over_seeds": None, "interval": None}
     from scipy.special import stdtrit
 
     mean = float(np.mean(values))
     half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return [mean - half, mean + half]
+    return {"mean_over_seeds": mean, "interval": [mean - half, mean + half]}
 
 
 def describe(cliffs: dict[str, Any]) -> list[str]:
     """Say in sentences what :func:`read_cliffs` found."""
     best, left, diagonal = cliffs["best"], cliffs["left_cliff"], cliffs["diagonal_cliff"]
-    seeds = f", mean over {cliffs['seeds']} seeds" if cliffs["seeds"] > 1 else ""
+    seeds = f" (mean over {cliffs['seeds']} seeds)" if cliffs["seeds"] > 1 else ""
     sentences = [
         f"Best: {best['accuracy']:.1%} at a learning rate of 2^-{best['lr_shift']} "
         f"with {best['fraction_bits']} fraction bits{seeds}."
@@ -268,19 +269,18 @@ def describe(cliffs: dict[str, Any]) -> list[str]:
         )
     else:
         sentences.append(
-            f"Left cliff: 2^-{left['lr_shift']} is the highest rate that works{_within(left['interval'], 'shift')}; it reaches "
-            f"{left['plateau']:.1%}, but the next higher rate tried no more than {left['plateau_above']:.1%}, "
-            "however many fraction bits it gets."
+            f"Left cliff: 2^-{left['lr_shift']} is the highest rate that works; it reaches {left['plateau']:.1%}, but the next "
+            f"higher rate tried no more than {left['plateau_above']:.1%}, however many fraction bits it gets"
+            f"{_seed_by_seed(left, '2^-{:.2f}')}."
         )
-    points = diagonal["points"]
     if diagonal["bits_per_halving"] is None:
         sentences.append("Diagonal cliff: not enough rates in this grid to measure it.")
     else:
+        needed = ", ".join(f"2^-{point['lr_shift']}: {point['fraction_bits']}" for point in diagonal["points"])
         sentences.append(
             f"Diagonal cliff: each halving of the learning rate costs about {diagonal['bits_per_halving']:.2f} more fraction "
-            f"bits{_within(diagonal['interval'], 'slope')}: 2^-{points[0]['lr_shift']} needs {points[0]['fraction_bits']}, "
-            f"2^-{points[-1]['lr_shift']} needs {points[-1]['fraction_bits']} "
-            f"(read from {len(points)} rates; a rate needs the bits that reach 95 % of its best accuracy)."
+            f"bits (the median over all pairs of rates{_seed_by_seed(diagonal, '{:.2f}')}). Fraction bits that reach 95 % of a "
+            f"rate's best accuracy: {needed}."
         )
     if censored := cliffs["censored_lr_shifts"]:
         rates = ", ".join(f"2^-{lr_shift}" for lr_shift in censored)
@@ -288,8 +288,11 @@ def describe(cliffs: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def _within(interval: list[float] | None, what: str) -> str:
-    return f" (95 % interval of the {what} over seeds {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+def _seed_by_seed(cliff: dict[str, Any], form: str) -> str:
+    if cliff["interval"] is None:
+        return ""
+    mean, (low, high) = cliff["mean_over_seeds"], cliff["interval"]
+    return f"; seed by seed {form.format(mean)} on average, 95 % interval {low:.2f} to {high:.2f}"
 
 
 # 4. Writing -------------------------------------------------------------------------------------------------------------

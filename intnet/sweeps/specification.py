@@ -1,5 +1,8 @@
 """What a grid is: its data set, its axes, its length. A grid is data; running it is elsewhere."""
 
+import itertools
+import operator
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +22,18 @@ FIRST_SEED = 0xDEADBEEC
 SEED_MAX = 2**32 - 1 - FIRST_SEED
 
 
+CELLS_MAX = 2**22
+"""The most cells of one grid; each takes some hundred bytes of memory while it is planned."""
+
+
 def _axis(name: str, values: Iterable[int]) -> tuple[int, ...]:
-    axis = tuple(sorted({int(value) for value in values}))
-    if not axis:
-        raise InputError(f"{name} must hold at least one value, got none")
-    return axis
+    try:
+        axis = {operator.index(value) for value in itertools.islice(values, CELLS_MAX + 1)}
+    except TypeError as error:
+        raise InputError(f"{name} must be integers in a sequence, got {reprlib.repr(values)}") from error
+    if not 1 <= len(axis) <= CELLS_MAX:
+        raise InputError(f"{name} must hold 1..{CELLS_MAX} values, got {'more' if axis else 'none'}")
+    return tuple(sorted(axis))
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,9 @@ class GridSpec:
     Raises
     ------
     InputError
-        If an axis is empty or a value is outside 0 <= fraction_bits <= 31, 0 <= lr_shift,
-        fraction_bits + lr_shift <= 62, 0 <= seed <= `SEED_MAX`, `ACCURACY_WINDOW` <= iterations < 2**31.
+        If an axis is empty, something is no integer, a value is outside 0 <= fraction_bits <= 31, 0 <= lr_shift,
+        fraction_bits + lr_shift <= 62, 0 <= seed <= `SEED_MAX`, `ACCURACY_WINDOW` <= iterations < 2**31, or the grid has
+        more than `CELLS_MAX` cells.
 
     Examples
     --------
@@ -70,11 +81,15 @@ class GridSpec:
                 check_cell(Cell(0, lr_shift, fraction_bits))
         if self.seeds[0] < 0 or self.seeds[-1] > SEED_MAX:
             raise InputError(f"seeds must be in 0..{SEED_MAX}, got {self.seeds[0]}..{self.seeds[-1]}")
-        if not ACCURACY_WINDOW <= self.iterations < 2**31:
+        cells = len(self.seeds) * len(self.lr_shifts) * len(self.fraction_bits)
+        if cells > CELLS_MAX:
+            raise InputError(f"a grid may have at most {CELLS_MAX} cells, got {cells}; run it in pieces, some seeds at a time")
+        if self.iterations not in range(ACCURACY_WINDOW, 2**31):
             raise InputError(
-                f"iterations must be at least {ACCURACY_WINDOW}, the window of the accuracy filter, "
-                f"and below 2**31, got {self.iterations}"
+                f"iterations must be an integer of at least {ACCURACY_WINDOW}, the window of the accuracy filter, "
+                f"and below 2**31, got {self.iterations!r}"
             )
+        object.__setattr__(self, "iterations", int(self.iterations))
 
     def cells(self) -> list[Cell]:
         """Return every cell, ordered by seed, learning-rate shift, fraction bits."""

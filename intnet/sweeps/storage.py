@@ -5,12 +5,13 @@ lock keeps a second run out of the folder and is freed by the operating system h
 """
 
 import csv
+import errno
 import io
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,17 +26,9 @@ if TYPE_CHECKING:
     import xarray
 
 DATABASE = "grid.sqlite"
-_EXPORTS = ("grid.csv", "grid.nc", "cliffs.json", "surface.png", "cliffs.png")
-
-_SCHEMA = """
-CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE cells (
-    seed INTEGER NOT NULL, lr_shift INTEGER NOT NULL, fraction_bits INTEGER NOT NULL,
-    accuracy REAL NOT NULL, mean_abs_update REAL NOT NULL, mean_abs_error_scaled REAL NOT NULL,
-    lost_updates INTEGER NOT NULL, floored_to_minus_one INTEGER NOT NULL, wraps INTEGER NOT NULL,
-    PRIMARY KEY (seed, lr_shift, fraction_bits)
-) WITHOUT ROWID;
-"""
+LOCK = ".lock"
+PATIENCE = 30  # seconds to wait for another program that reads or writes the database
+_EXPORTS = ("config.json", "grid.csv", "grid.nc", "cliffs.json", "surface.png", "cliffs.png")
 
 
 class Row(NamedTuple):
@@ -55,6 +48,16 @@ class Row(NamedTuple):
 AXES = Row._fields[:3]
 MEASURED = Row._fields[3:]
 _COUNTS = ("lost_updates", "floored_to_minus_one", "wraps")
+_SQL_TYPES = {int: "integer", float: "real"}
+_COLUMNS = ", ".join(
+    # SQLite would take any type in any column, a NumPy integer as bytes.
+    f"{name} {_SQL_TYPES[kind]} NOT NULL CHECK (typeof({name}) = '{_SQL_TYPES[kind]}')"
+    for name, kind in Row.__annotations__.items()
+)
+_SCHEMA = f"""
+CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE cells ({_COLUMNS}, PRIMARY KEY ({", ".join(AXES)})) WITHOUT ROWID;
+"""
 _DESCRIPTIONS = {
     "seed": ("seed, 0 is the published draw", "1"),
     "lr_shift": ("learning-rate shift: the rate is 2**-lr_shift", "bit"),
@@ -84,21 +87,31 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             draft.unlink(missing_ok=True)
 
 
-def set_aside(folder: Path) -> Path | None:
+def set_aside(folder: Path | str) -> Path | None:
     """Rename a study's folder to a dated name and return that, or None if there was nothing in it.
+
+    The study may be damaged: it is not looked into.
 
     Raises
     ------
     StudyError
-        If the folder holds files but no study, or another run is using it.
+        If the folder holds files but no study, is the current folder, or another run is using it.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
-    if not (folder / DATABASE).exists():
-        raise StudyError(f"{folder} holds no study ({DATABASE} is missing), so it is not set aside; choose another --out")
-    with _locked(folder):
-        aside = folder.with_name(f"{folder.name}.{datetime.now():%Y-%m-%dT%H-%M-%S}")
-        with _explained(folder):
+    folder = Path(folder)
+    with _explained(folder):
+        folder = Path(os.path.abspath(folder))  # has a name, as "." has not
+        names = set(os.listdir(folder) if folder.is_dir() else [folder.name] if os.path.lexists(folder) else [])
+        if not names - {LOCK}:
+            return None
+        if DATABASE not in names and not names <= {LOCK, *_EXPORTS}:
+            raise StudyError(f"{folder} holds no study ({DATABASE} is missing), so it is not set aside; choose another --out")
+        if Path.cwd().is_relative_to(folder.resolve()):
+            raise StudyError(f"{folder} cannot be set aside from within; go to another folder and name it with --out")
+        with _locked(folder):
+            now = f"{datetime.now():%Y-%m-%dT%H-%M-%S}"
+            aside = folder.with_name(f"{folder.name}.{now}")
+            while os.path.lexists(aside):  # a second time within the second
+                aside = aside.with_name(f"{aside.name}+")
             folder.rename(aside)
     return aside
 
@@ -108,38 +121,43 @@ def _explained(folder: Path) -> Iterator[None]:
     """Turn what SQLite and the operating system say into an error the user can mend."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if "full" in str(error):
-            advice = "free some space; what was stored before is safe"
-        elif "locked" in str(error) or "busy" in str(error):
-            advice = "another program holds it open; close that one"
-        else:
-            advice = "check that the folder is writable, or choose another --out"
-        raise StudyError(f"cannot use {folder / DATABASE}: {error}; {advice}") from error
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise  # a mistake in the calling code
     except sqlite3.DatabaseError as error:
-        raise StudyError(
-            f"{folder / DATABASE} is damaged ({error}); put a copy of it back, or set the folder aside with --fresh"
-        ) from error
+        name = getattr(error, "sqlite_errorname", "")  # such as SQLITE_IOERR_WRITE
+        advice = next(
+            (advice for start, advice in _ADVICE.items() if name.startswith(start)),
+            "it is damaged; put a copy of it back, or set the folder aside with --fresh",
+        )
+        raise StudyError(f"cannot use {folder / DATABASE}: {error}; {advice}") from error
     except OSError as error:
-        raise StudyError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
+        raise StudyError(f"cannot use {folder}: {error.strerror or error}; choose another --out") from error
+
+
+_UNWRITABLE = "check that the folder is writable, or choose another --out"
+_ADVICE = {
+    "SQLITE_FULL": "free some space; what was stored before is safe",
+    "SQLITE_BUSY": "another program holds it open; close that one",
+    "SQLITE_LOCKED": "another program holds it open; close that one",
+    "SQLITE_CANTOPEN": _UNWRITABLE,
+    "SQLITE_IOERR": _UNWRITABLE,
+    "SQLITE_PERM": _UNWRITABLE,
+    "SQLITE_READONLY": _UNWRITABLE,
+}
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep other runs out of the folder. The lock is SQLite's own, on an empty file, and dies with the process."""
-    with _explained(folder):
-        connection = sqlite3.connect(folder / ".lock", timeout=0, isolation_level=None)
+    with closing(sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)) as connection:
         try:
+            connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is written, so leave no journal file either
             connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            connection.close()
-            if "locked" not in str(error):
-                raise
-            raise StudyError(f"{folder} is in use by another run; wait for it to end, or choose another --out") from error
-    try:
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise StudyError(f"{folder} is in use by another run; wait for it to end, or choose another --out") from error
+            raise StudyError(f"cannot lock {folder / LOCK}: {error}; {_UNWRITABLE}") from error
         yield
-    finally:
-        connection.close()
 
 
 class GridStore:
@@ -160,39 +178,40 @@ class GridStore:
 
     def __init__(self, folder: Path | str, study: dict[str, Any]) -> None:
         self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise StudyError(f"{self.folder} is a file; --out must name a folder")
-        with _explained(self.folder):
+        self._study = study
+        if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
+            raise StudyError(f"{self.folder} is not a folder; --out must name a folder")
+        with _explained(self.folder), ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.folder, os.W_OK):
-            raise StudyError(f"{self.folder} is not writable; choose another --out")
-        self._lock = _locked(self.folder)
-        self._lock.__enter__()
-        try:
-            with _explained(self.folder):
-                self._connection = self._open(study)
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            stack.enter_context(_locked(self.folder))
+            self._connection = stack.enter_context(closing(self._open(study)))
+            self._opened = stack.pop_all()
 
     def _open(self, study: dict[str, Any]) -> sqlite3.Connection:
         path = self.folder / DATABASE
-        new = not path.exists() or path.stat().st_size == 0
-        remains = [name for name in (*_EXPORTS, "config.json") if (self.folder / name).exists()]
-        if new and remains:
+        if not path.exists() or path.stat().st_size == 0:
             state = "empty" if path.exists() else "missing"
-            raise StudyError(
-                f"{path} is {state} but {self.folder} holds {remains[0]} of an earlier study; "
-                f"put {DATABASE} back, move the folder away, or choose another --out"
-            )
-        connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            remains = [name for name in _EXPORTS if (self.folder / name).exists()]
+            if remains:
+                raise StudyError(
+                    f"{path} is {state} but {self.folder} holds {remains[0]} of an earlier study; "
+                    f"put {DATABASE} back, set the folder aside with --fresh, or choose another --out"
+                )
+        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
         try:
-            if new:
-                connection.executescript(f"BEGIN; {_SCHEMA}")
-                connection.execute("INSERT INTO study VALUES ('study', ?)", (json.dumps(study, sort_keys=True),))
+            # Not by the file's size: a run killed at its very start leaves pages, which opening takes back.
+            if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
+                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
+                _claim(connection, study)
                 connection.execute("COMMIT")
-            else:
-                _check(connection, self.folder, study)
+            elif (stored := _read_study(connection)) != study:
+                if connection.execute("SELECT count(*) FROM cells").fetchone()[0]:
+                    raise _another_study(self.folder, stored, study)
+                connection.execute("BEGIN IMMEDIATE")
+                _claim(connection, study)  # a run that never finished a cell keeps nobody out
+                connection.execute("COMMIT")
         except BaseException:
             connection.close()
             raise
@@ -206,23 +225,26 @@ class GridStore:
 
     def close(self) -> None:
         """Close the file and let other runs in."""
-        self._connection.close()
-        self._lock.__exit__(None, None, None)
+        self._opened.close()
+
+    def _query(self, query: str) -> list[tuple]:
+        with _explained(self.folder):
+            return self._connection.execute(query).fetchall()
 
     def note(self, key: str) -> Any:
-        """Return what :meth:`set_note` kept under `key`, or None."""
-        found = self._connection.execute("SELECT value FROM study WHERE key = ?", (key,)).fetchone()
-        return json.loads(found[0]) if found else None
+        """Return the dict that :meth:`set_note` kept under `key`, or None."""
+        with _explained(self.folder):
+            return _read_note(self._connection, key)
 
-    def set_note(self, key: str, value: Any) -> None:
-        """Keep a small fact about the study: something that `json` can write."""
+    def set_note(self, key: str, value: dict[str, Any]) -> None:
+        """Keep small facts about the study: a dict that `json` can write."""
         with _explained(self.folder):
             self._connection.execute("INSERT OR REPLACE INTO study VALUES (?, ?)", (key, json.dumps(value)))
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
         """Return those of `cells` that are not stored yet."""
-        stored = set(self._connection.execute(f"SELECT {', '.join(AXES)} FROM cells"))
-        return [cell for cell in cells if (cell.seed, cell.lr_shift, cell.fraction_bits) not in stored]
+        stored = set(self._query(f"SELECT {', '.join(AXES)} FROM cells"))
+        return [cell for cell in cells if cell not in stored]
 
     def add(self, rows: Iterable[Row]) -> None:
         """Store finished cells, all of them or, if that fails, none."""
@@ -244,42 +266,60 @@ class GridStore:
 
     def count(self) -> int:
         """Return the number of stored cells."""
-        return self._connection.execute("SELECT count(*) FROM cells").fetchone()[0]
+        return self._query("SELECT count(*) FROM cells")[0][0]
 
     def to_xarray(self) -> "xarray.Dataset":
         """Return all stored cells as a labelled grid: see :func:`open_grid`."""
-        return to_xarray(self.rows(), self.note("study"))
+        return to_xarray(self.rows(), self._study)
 
     def write_csv(self) -> None:
         """Write ``grid.csv``: one line a cell, floats written so that they read back as the same floats."""
-        dataset = self.note("study")["dataset"]
+        dataset = self._study["dataset"]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("dataset", *AXES, *MEASURED))
         for row in self.rows():
             writer.writerow((dataset, *(repr(value) for value in row)))
-        write_atomically(self.folder / "grid.csv", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
+        write_atomically(self.folder / "grid.csv", lambda path: path.write_bytes(text.getvalue().encode()))
 
 
-def _check(connection: sqlite3.Connection, folder: Path, study: dict[str, Any]) -> None:
+def _claim(connection: sqlite3.Connection, study: dict[str, Any]) -> None:
+    connection.execute("DELETE FROM study")
+    connection.execute("INSERT INTO study VALUES ('study', ?)", (json.dumps(study),))
+
+
+def _another_study(folder: Path, stored: dict[str, Any], study: dict[str, Any]) -> StudyError:
+    different = [key for key in sorted({*stored, *study}) if stored.get(key) != study.get(key)]
+    return StudyError(
+        f"{folder} holds another study: "
+        + ", ".join(f"{key} {stored.get(key)} there, {study.get(key)} here" for key in different)
+        + "; choose another --out, or set the old one aside with --fresh"
+    )
+
+
+def _read_study(connection: sqlite3.Connection) -> dict[str, Any]:
+    """Return what the database is about, once it is known to be whole."""
     damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if damage != "ok":
         raise sqlite3.DatabaseError(damage)
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    found = None
-    if {"study", "cells"} <= tables:
-        found = connection.execute("SELECT value FROM study WHERE key = 'study'").fetchone()
-        columns = tuple(row[1] for row in connection.execute("PRAGMA table_info(cells)"))
-    if found is None or columns != Row._fields:
+    columns = tuple(row[1] for row in connection.execute("PRAGMA table_info(cells)"))  # none without the table
+    study = _read_note(connection, "study") if columns == Row._fields else None
+    if study is None:
         raise sqlite3.DatabaseError("it is not a grid of intnet")
-    stored = json.loads(found[0])
-    if stored != study:
-        different = [key for key in sorted({*stored, *study}) if stored.get(key) != study.get(key)]
-        raise StudyError(
-            f"{folder} holds another study: "
-            + ", ".join(f"{key} {stored.get(key)} there, {study.get(key)} here" for key in different)
-            + "; choose another --out, or set the old one aside with --fresh"
-        )
+    return study
+
+
+def _read_note(connection: sqlite3.Connection, key: str) -> dict[str, Any] | None:
+    found = connection.execute("SELECT value FROM study WHERE key = ?", (key,)).fetchone()
+    if found is None:
+        return None
+    try:
+        note = json.loads(found[0])
+    except (TypeError, ValueError):
+        note = None
+    if not isinstance(note, dict):
+        raise sqlite3.DatabaseError(f"its note {key!r} is malformed")
+    return note
 
 
 def _read_rows(connection: sqlite3.Connection) -> list[Row]:
@@ -303,15 +343,15 @@ def open_grid(folder: Path | str) -> "xarray.Dataset":
         If there is no study in the folder or its database is damaged.
     """
     folder = Path(folder)
-    if not (folder / DATABASE).exists():
+    path = folder / DATABASE
+    if not os.path.exists(path):
         raise StudyError(f"{folder} holds no study ({DATABASE} is missing); run experiments/grid.py --out {folder} first")
-    with _explained(folder):
-        connection = sqlite3.connect(f"file:{(folder / DATABASE).resolve().as_posix()}?mode=ro", uri=True, timeout=30)
-        try:
-            study = json.loads(connection.execute("SELECT value FROM study WHERE key = 'study'").fetchone()[0])
-            return to_xarray(_read_rows(connection), study)
-        finally:
-            connection.close()
+    # Not mode=ro: where a run was killed while it stored something, the reader has to take that back first.
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    with _explained(folder), closing(sqlite3.connect(address, uri=True, timeout=PATIENCE)) as connection:
+        study = _read_study(connection)
+        rows = _read_rows(connection)
+    return to_xarray(rows, study)
 
 
 def to_xarray(rows: list[Row], study: dict[str, Any]) -> "xarray.Dataset":

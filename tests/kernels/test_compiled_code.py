@@ -1,0 +1,58 @@
+"""What the compiled code may hold: no floating point outside ``edge.py``; and every fast kernel has a plain one."""
+
+import inspect
+import subprocess
+import sys
+
+import numba
+import pytest
+
+from intnet.kernels import plain, simd
+
+SCRIPT = """
+import re
+import numpy as np
+from intnet import arithmetic, kernels
+from intnet.kernels import plain, simd
+
+for code_type in (np.uint8, np.uint16, np.uint32):
+    codes = np.array([[0, 1], [1, 1]], code_type)
+    starts = np.concatenate([[0], np.cumsum(kernels.count_nonzero(codes, 0))])
+    columns, packed = np.zeros(3, np.uint32), np.zeros(3, np.uint32)
+    kernels.pack_nonzero(codes, 0, starts[:-1], columns, packed)
+arguments = (
+    starts, columns, packed, np.zeros(2, np.int64), np.array([0, 4]), np.int64(2), np.array([1]), np.int64(0),
+    np.ones((1, 2, 2), np.int64), np.zeros((1, 3), np.uint8), np.zeros((1, plain.TOTALS), np.int64),
+)
+plain.train_online(*arguments)
+simd.train_online(*arguments, np.zeros(1, np.uint8))
+
+compiled = 0
+for module in (arithmetic, plain, simd):
+    for name, function in vars(module).items():
+        for signature, code in getattr(function, "inspect_llvm", dict)().items():
+            compiled += 1
+            body = "\\n".join(line for line in code.splitlines() if not line.startswith(("declare", ";", "attributes", "!")))
+            found = re.search(r"\\b(float|double|half|bfloat|x86_fp80|fp128)\\b|\\bf(add|sub|mul|div|rem|cmp|neg)\\b", body)
+            assert not found, f"{module.__name__}.{name}{signature}: {body[max(0, found.start() - 200) : found.end() + 100]}"
+print(compiled)
+"""
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_no_kernel_holds_a_floating_point_instruction(tmp_path):
+    """In a process of its own with an empty cache, as code from the cache cannot be inspected."""
+    import os
+
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) >= 20
+
+
+def test_every_fast_kernel_has_a_plain_one():
+    for name, function in vars(simd).items():
+        if hasattr(function, "py_func") and not name.startswith("_") and function.py_func.__module__ == simd.__name__:
+            definition = getattr(plain, name)
+            parameters = list(inspect.signature(definition.py_func).parameters)
+            assert list(inspect.signature(function.py_func).parameters)[: len(parameters)] == parameters
