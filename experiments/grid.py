@@ -6,6 +6,7 @@
 Expected: DIGITS 75 % and MNIST 93 % at best; the left cliff at 2^-9 and 2^-8, the diagonal at one bit a halving.
 """
 
+import argparse
 import functools
 from pathlib import Path
 
@@ -34,30 +35,18 @@ A run that was stopped continues where it was when the same command is given aga
 Without --data-dir, MNIST is searched in $INTNET_DATA and then downloaded once. Exit codes: 0, 2 (bad input), 130 (Ctrl-C)."""
 
 
-def parse() -> commandline.argparse.Namespace:
+def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = commandline.Parser(DESCRIPTION, EPILOG)
-    add = parser.add_argument
+    add, integer = parser.add_argument, commandline.integer
     add("--dataset", choices=("digits", "mnist"), default="digits", help="what to learn (default: digits)")
     add("--data-dir", type=commandline.folder, metavar="DIR", help="folder of the MNIST files; DIR and DIR/mnist are searched")
     add("--lr-shifts", type=commandline.integer_range, default="5:20", metavar="A:B", help="half-open (default: 5:20)")
     add("--fraction-bits", type=commandline.integer_range, default="8:24", metavar="A:B", help="(default: 8:24)")
-    add(
-        "--iterations",
-        type=commandline.integer(),
-        default=10_000,
-        metavar="N",
-        help="samples per training (default: 10000)",
-    )
-    add("--seeds", type=commandline.integer(range(1, 2**22 + 1)), default=1, metavar="N", help="how many draws (default: 1)")
-    add(
-        "--seed",
-        type=commandline.integer(),
-        default=0,
-        metavar="S",
-        help="the first draw; 0 is the published one (default: 0)",
-    )
-    add("--threads", type=commandline.integer(range(1, 1025)), metavar="N", help="the bits are the same (default: all cores)")
+    add("--iterations", type=integer(), default=10_000, metavar="N", help="samples per training (default: 10000)")
+    add("--seeds", type=integer(range(1, 2**22 + 1)), default=1, metavar="N", help="how many draws (default: 1)")
+    add("--seed", type=integer(), default=0, metavar="S", help="the first draw; 0 is the published one (default: 0)")
+    add("--threads", type=integer(range(1, 1025)), metavar="N", help="the bits are the same (default: all cores)")
     add("--out", type=commandline.folder, metavar="DIR", help="results folder (default: results/DATASET)")
     add("--fresh", action="store_true", help="set an old folder aside under a dated name and begin anew")
     add("--no-plots", action="store_true", help="write no pictures")
@@ -68,7 +57,7 @@ def parse() -> commandline.argparse.Namespace:
     return arguments
 
 
-def main(arguments: commandline.argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Run the study."""
     from intnet.sweeps import GridSpec, GridStore, set_aside
 
@@ -101,7 +90,7 @@ def main(arguments: commandline.argparse.Namespace) -> None:
         print(*found["sentences"], f"Results: {arguments.out}", sep="\n")
 
 
-def interrupted(arguments: commandline.argparse.Namespace) -> str:
+def interrupted(arguments: argparse.Namespace) -> str:
     """Say how to go on."""
     command = "the same command without --fresh" if arguments.fresh else "the same command"
     return f"Interrupted. Finished cells are kept in {arguments.out}; {command} goes on from there."

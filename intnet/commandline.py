@@ -103,15 +103,12 @@ def run(
         arguments = parse()
         _on_interrupt(interrupted(arguments))
         main(arguments)
-        sys.stdout.flush()
     except InputError as error:
         fail(str(error))
     except ModuleNotFoundError as error:
         fail(f"this needs the package {error.name}, which is not installed; run: pip install 'intnet[all]'")
     except MemoryError:
         fail("not enough memory; ask for fewer seeds or iterations at a time, or for fewer threads")
-    except BrokenPipeError:  # the reader of the report, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(0)
 
 

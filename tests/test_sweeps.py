@@ -1,4 +1,4 @@
-"""Grids and their store: what is refused, what is kept to the bit, what survives damage, a kill and a second run."""
+"""The store of a grid: what is refused, what is kept to the bit, what survives damage, a kill and a second run."""
 
 import os
 import re
@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from intnet.errors import InputError, StudyError
+from intnet.errors import StudyError
 from intnet.online import Cell
-from intnet.sweeps import FIRST_SEED, GridSpec, GridStore, Row, open_grid, set_aside, write_atomically
-from intnet.sweeps.specification import CELLS_MAX, SEED_MAX
+from intnet.sweeps import GridSpec, GridStore, Row, open_grid, set_aside, write_atomically
 
 STUDY = GridSpec("digits").study()
 OTHER_STUDY = GridSpec("digits", iterations=2000).study()
@@ -39,67 +38,14 @@ def one_line(error):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A study with eight cells and notes."""
+    """Make a study with eight cells and notes."""
     with GridStore(tmp_path / "study", STUDY) as store:
         store.add(ROWS)
         store.set_note("data", {"checksum": "abc", "classes": 10})
     return tmp_path / "study"
 
 
-# 1. Specification ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_default_grid_is_the_published_one():
-    cells = GridSpec("mnist").cells()
-    assert len(cells) == len(set(cells)) == 15 * 16
-    assert cells == sorted(cells)
-    assert (cells[0], cells[-1]) == (Cell(0, 5, 8), Cell(0, 19, 23))
-    assert GridSpec("mnist").study() == {"study": "cliffs", "protocol": 1, "dataset": "mnist", "iterations": 10_000}
-
-
-def test_axes_are_sorted_sets_of_python_integers():
-    spec = GridSpec("digits", np.array([10, 9, 10]), iter([13, 12]), {0}, np.int64(1001))
-    assert spec == GridSpec("digits", (9, 10), (12, 13), (0,), 1001)
-    assert all(type(value) is int for value in (*spec.lr_shifts, *spec.fraction_bits, *spec.seeds, spec.iterations))
-
-
-def test_the_limits_themselves_are_allowed():
-    spec = GridSpec("digits", (0, 31), (0, 31), (0, SEED_MAX), 1001)
-    assert len(spec.cells()) == 8
-    np.random.RandomState(FIRST_SEED + SEED_MAX)
-    with pytest.raises(ValueError, match="Seed must be between"):
-        np.random.RandomState(FIRST_SEED + SEED_MAX + 1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lr_shifts": ()}, "lr_shifts must hold .* got none"),
-        ({"seeds": range(0)}, "seeds must hold .* got none"),
-        ({"fraction_bits": [12.0]}, r"fraction_bits must be integers in a sequence, got \[12.0\]"),
-        ({"fraction_bits": "12"}, "fraction_bits must be integers in a sequence, got '12'"),
-        ({"lr_shifts": 9}, "lr_shifts must be integers in a sequence, got 9"),
-        ({"fraction_bits": [32]}, r"fraction bits must be in 0\.\.31, got 32"),
-        ({"fraction_bits": [-1, 12]}, r"fraction bits must be in 0\.\.31, got -1"),
-        ({"lr_shifts": [-1, 9]}, "learning-rate shift must not be negative, got -1"),
-        ({"lr_shifts": [9, 51], "fraction_bits": [8, 12]}, "must be at most 62, got 12 [+] 51 = 63"),
-        ({"seeds": [-1]}, r"seeds must be in 0\.\.559038739, got -1\.\.-1"),
-        ({"seeds": [SEED_MAX + 1]}, r"seeds must be in 0\.\.559038739"),
-        ({"seeds": range(10**30)}, "seeds must hold .* got more"),
-        ({"seeds": range(CELLS_MAX // 240 + 1)}, "at most 4194304 cells, got 4194480"),
-        ({"iterations": 1000}, "iterations must be an integer of at least 1001, .* got 1000"),
-        ({"iterations": 2**31}, "below 2[*][*]31, got 2147483648"),
-        ({"iterations": 1001.5}, "iterations must be an integer .* got 1001.5"),
-        ({"iterations": "1001"}, "iterations must be an integer .* got '1001'"),
-    ],
-)
-def test_a_bad_grid_is_refused(changes, message):
-    with pytest.raises(InputError, match=message) as error:
-        GridSpec("digits", **changes)
-    assert one_line(error)
-
-
-# 2. Storage ---------------------------------------------------------------------------------------------------------------
+# 1. Storage ---------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_stored_comes_back_to_the_bit(folder):
@@ -187,7 +133,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert contents(tmp_path) == {"grid.csv": b"old"}
 
 
-# 3. One run at a time -----------------------------------------------------------------------------------------------------
+# 2. One run at a time -----------------------------------------------------------------------------------------------------
 
 HOLD = """
 import sys
@@ -287,7 +233,7 @@ def test_a_run_killed_at_its_very_start_leaves_a_folder_for_anyone(tmp_path):
         assert store.count() == 0
 
 
-# 4. Damage ----------------------------------------------------------------------------------------------------------------
+# 3. Damage ----------------------------------------------------------------------------------------------------------------
 
 
 def sql(*statements):
@@ -327,6 +273,7 @@ DAMAGES = {
     "a column more": sql("ALTER TABLE cells ADD COLUMN more"),
     "no JSON": sql("UPDATE study SET value = '{' WHERE key = 'study'"),
     "not a dict": sql("UPDATE study SET value = '[1]' WHERE key = 'study'"),
+    "no data set": sql("UPDATE study SET value = '{}' WHERE key = 'study'"),
     "bytes": sql("UPDATE study SET value = x'ff' WHERE key = 'study'"),
     "no UTF-8": sql("UPDATE study SET value = CAST(x'ff' AS TEXT) WHERE key = 'study'"),
     "type of a value": sql("PRAGMA ignore_check_constraints = 1", "UPDATE cells SET accuracy = 'high'"),
@@ -338,7 +285,7 @@ def test_a_damaged_database_is_refused_left_alone_and_set_aside(folder, damage):
     damage(folder / "grid.sqlite")
     before = contents(folder)
     for use in (lambda: GridStore(folder, STUDY), lambda: open_grid(folder)):
-        with pytest.raises(StudyError, match=r"grid.sqlite: .* it is damaged; put a copy of it back, or .* --fresh") as error:
+        with pytest.raises(StudyError, match=r"grid.sqlite: .* it is damaged; put a good copy back, or .* --fresh") as error:
             use()
         assert one_line(error)
     assert contents(folder) == before
@@ -365,7 +312,7 @@ def test_a_lost_database_is_not_silently_begun_anew(folder, damage, state):
     with pytest.raises(StudyError, match=f"grid.sqlite is {state} but .* holds grid.csv of an earlier study; put") as error:
         GridStore(folder, STUDY)
     assert one_line(error)
-    with pytest.raises(StudyError, match="damaged|holds no study"):
+    with pytest.raises(StudyError, match=r"damaged|holds no study"):
         open_grid(folder)
     assert contents(folder) == before
     assert contents(set_aside(folder)) == before
@@ -404,7 +351,9 @@ def test_places_that_can_hold_no_study(tmp_path, below, message):
 def test_a_folder_that_is_not_writable(tmp_path):
     tmp_path.chmod(0o555)
     for place in (tmp_path, tmp_path / "below"):
-        with pytest.raises(StudyError, match="Permission denied; choose another --out"):
+        with pytest.raises(
+            StudyError, match=r"folder is writable, or choose another --out|Permission denied; choose another --out"
+        ):
             GridStore(place, STUDY)
 
 
@@ -416,7 +365,7 @@ def test_a_file_system_that_is_not_writable(place):
     assert one_line(error)
 
 
-# 5. Setting aside ---------------------------------------------------------------------------------------------------------
+# 4. Setting aside ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_study_is_set_aside_under_a_dated_name(folder):
@@ -451,7 +400,7 @@ def test_what_is_not_a_study_is_never_moved(tmp_path, folder, monkeypatch):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
     for place in (tmp_path / "thesis", tmp_path / "thesis" / "chapter1.tex"):
-        with pytest.raises(StudyError, match="holds no study .* so it is not set aside; choose another --out") as error:
+        with pytest.raises(StudyError, match=r"holds no study .* so it is not set aside; choose another --out") as error:
             set_aside(place)
         assert one_line(error)
     monkeypatch.chdir(folder)
@@ -460,7 +409,7 @@ def test_what_is_not_a_study_is_never_moved(tmp_path, folder, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["study", "thesis"]
 
 
-# 6. As a labelled grid ----------------------------------------------------------------------------------------------------
+# 5. As a labelled grid ----------------------------------------------------------------------------------------------------
 
 
 def test_a_complete_grid_is_labelled(folder):
@@ -516,7 +465,7 @@ def test_folders_with_odd_names(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_a_study(tmp_path):
-    with pytest.raises(StudyError, match="holds no study .* run experiments/grid.py --out") as error:
+    with pytest.raises(StudyError, match=r"holds no study .* run experiments/grid.py --out") as error:
         open_grid(tmp_path)
     assert one_line(error)
     assert os.listdir(tmp_path) == []

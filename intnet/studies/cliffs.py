@@ -152,12 +152,14 @@ def run_grid(
         return 0
     data = load()
     facts = {"checksum": data.checksum, "classes": data.classes, "samples": len(data.labels)}
+    if data.name != spec.dataset:
+        raise StudyError(f"the grid is of {spec.dataset}, but the data are {data.name}; give the data set that the grid names")
     known = store.note("data")
     if known is None:
         store.set_note("data", facts)
     elif known != facts:
         raise StudyError(
-            f"{store.folder} was made from other {data.name} data (checksum {known['checksum'][:12]}, "
+            f"{store.folder} was made from other {data.name} data (checksum {str(known.get('checksum'))[:12]}, "
             f"now {data.checksum[:12]}); choose another --out, or set the old one aside with --fresh"
         )
     for results in train_cells(
@@ -190,18 +192,19 @@ def read_cliffs(grid: "xarray.Dataset") -> dict[str, Any]:
     dict
         ``best``, ``left_cliff``, ``diagonal_cliff``, ``censored_lr_shifts``, ``seeds``. The cliffs are those of the mean
         accuracy. Beside them, ``mean_over_seeds`` and ``interval``: the cliff read from each seed alone, its mean and the
-        95 % interval of that (Student's t); None with fewer than two seeds.
+        95 % interval of that (Student's t); None with fewer than two seeds that have all cells.
     """
     lr_shifts, fraction_bits = grid.lr_shift.values, grid.fraction_bits.values
     by_seed = grid.accuracy.transpose("seed", "lr_shift", "fraction_bits").values
     counts = np.sum(~np.isnan(by_seed), axis=0)
     mean = np.divide(np.nansum(by_seed, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
     cliffs = _read_one(mean, lr_shifts, fraction_bits)
-    each = [_read_one(accuracy, lr_shifts, fraction_bits) for accuracy in by_seed if not np.isnan(accuracy).all()]
+    whole = [accuracy for accuracy in by_seed if not np.isnan(accuracy[counts > 0]).any()]  # the others miss some cells
+    each = [_read_one(accuracy, lr_shifts, fraction_bits) for accuracy in whole]
     cliffs["left_cliff"] |= _over_seeds([float(one["left_cliff"]["lr_shift"]) for one in each])
     slopes = [one["diagonal_cliff"]["bits_per_halving"] for one in each]
     cliffs["diagonal_cliff"] |= _over_seeds([slope for slope in slopes if slope is not None])
-    return {"seeds": len(each), **cliffs}
+    return {"seeds": int(counts.max()), **cliffs}
 
 
 def _read_one(accuracy: NDArray[np.float64], lr_shifts: NDArray[np.int64], bits: NDArray[np.int64]) -> dict[str, Any]:
@@ -320,17 +323,17 @@ def export(store: GridStore, *, plots: bool = True) -> dict[str, Any]:
     written, drawn = store.note("written") or {}, store.note("drawn") or {}
     write = written.get("state") != state or not _all_there(store, FILES)
     draw = plots and (drawn.get("state") != state or not _all_there(store, PICTURES))
-    if not write and not draw:
+    if not write and not draw and "cliffs" in written:
         return written["cliffs"]
     grid = store.to_xarray()
-    grid.attrs["chance_accuracy"] = 1 / store.note("data")["classes"]
     cliffs = read_cliffs(grid)
     cliffs["sentences"] = describe(cliffs)
     if write:
         store.write_csv()
         _write_json(store.folder / "config.json", _config(store, grid))
         _write_json(store.folder / "cliffs.json", cliffs)
-        write_atomically(store.folder / "grid.nc", lambda path: grid.to_netcdf(path, engine="h5netcdf"))
+        netcdf = grid.to_netcdf(engine="h5netcdf")  # in memory: on a full disk HDF5 itself ends with a segmentation fault
+        write_atomically(store.folder / "grid.nc", lambda path: path.write_bytes(netcdf))
         store.set_note("written", {"state": state, "cliffs": cliffs})
     if draw:
         from intnet import plotting

@@ -84,12 +84,12 @@ class GridSpec:
         cells = len(self.seeds) * len(self.lr_shifts) * len(self.fraction_bits)
         if cells > CELLS_MAX:
             raise InputError(f"a grid may have at most {CELLS_MAX} cells, got {cells}; run it in pieces, some seeds at a time")
-        if self.iterations not in range(ACCURACY_WINDOW, 2**31):
+        if not (hasattr(self.iterations, "__index__") and ACCURACY_WINDOW <= self.iterations < 2**31):
             raise InputError(
                 f"iterations must be an integer of at least {ACCURACY_WINDOW}, the window of the accuracy filter, "
                 f"and below 2**31, got {self.iterations!r}"
             )
-        object.__setattr__(self, "iterations", int(self.iterations))
+        object.__setattr__(self, "iterations", operator.index(self.iterations))
 
     def cells(self) -> list[Cell]:
         """Return every cell, ordered by seed, learning-rate shift, fraction bits."""

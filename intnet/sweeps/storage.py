@@ -5,7 +5,6 @@ lock keeps a second run out of the folder and is freed by the operating system h
 """
 
 import csv
-import errno
 import io
 import json
 import os
@@ -73,9 +72,27 @@ _DESCRIPTIONS = {
     "wraps": ("products, sums and weights that left int64", "count"),
 }
 
+# What to do about SQLite's errors, by how their names begin; any other error means damage.
+_UNWRITABLE = "check that the folder is writable, or choose another --out"
+_ADVICE = {
+    "SQLITE_FULL": "free some space; what was stored before is safe",
+    "SQLITE_BUSY": "another program holds it open; close that one",
+    "SQLITE_LOCKED": "another program holds it open; close that one",
+    "SQLITE_CANTOPEN": _UNWRITABLE,
+    "SQLITE_IOERR": _UNWRITABLE,
+    "SQLITE_PERM": _UNWRITABLE,
+    "SQLITE_READONLY": _UNWRITABLE,
+}
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path` and put it in its place: a reader sees the old file or the new, whole."""
+    """Let `write` make a file beside `path` and put it in its place: a reader sees the old file or the new, whole.
+
+    Raises
+    ------
+    StudyError
+        If the file cannot be written.
+    """
     draft = path.with_name(f".{path.stem}.draft{path.suffix}")
     try:
         write(draft)
@@ -100,8 +117,10 @@ def set_aside(folder: Path | str) -> Path | None:
     folder = Path(folder)
     with _explained(folder):
         folder = Path(os.path.abspath(folder))  # has a name, as "." has not
-        names = set(os.listdir(folder) if folder.is_dir() else [folder.name] if os.path.lexists(folder) else [])
-        if not names - {LOCK}:
+        if not os.path.lexists(folder):
+            return None
+        names = set(os.listdir(folder)) if folder.is_dir() else {folder.name}
+        if names <= {LOCK}:
             return None
         if DATABASE not in names and not names <= {LOCK, *_EXPORTS}:
             raise StudyError(f"{folder} holds no study ({DATABASE} is missing), so it is not set aside; choose another --out")
@@ -124,26 +143,12 @@ def _explained(folder: Path) -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise  # a mistake in the calling code
     except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "")  # such as SQLITE_IOERR_WRITE
-        advice = next(
-            (advice for start, advice in _ADVICE.items() if name.startswith(start)),
-            "it is damaged; put a copy of it back, or set the folder aside with --fresh",
-        )
+        name = getattr(error, "sqlite_errorname", "")  # errors that are not SQLite's own have none
+        damaged = "it is damaged; put a good copy back, or set the folder aside with --fresh"
+        advice = next((advice for start, advice in _ADVICE.items() if name.startswith(start)), damaged)
         raise StudyError(f"cannot use {folder / DATABASE}: {error}; {advice}") from error
     except OSError as error:
         raise StudyError(f"cannot use {folder}: {error.strerror or error}; choose another --out") from error
-
-
-_UNWRITABLE = "check that the folder is writable, or choose another --out"
-_ADVICE = {
-    "SQLITE_FULL": "free some space; what was stored before is safe",
-    "SQLITE_BUSY": "another program holds it open; close that one",
-    "SQLITE_LOCKED": "another program holds it open; close that one",
-    "SQLITE_CANTOPEN": _UNWRITABLE,
-    "SQLITE_IOERR": _UNWRITABLE,
-    "SQLITE_PERM": _UNWRITABLE,
-    "SQLITE_READONLY": _UNWRITABLE,
-}
 
 
 @contextmanager
@@ -162,6 +167,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 class GridStore:
     """The stored cells of one study. Use it as a context manager; while it is open no other run can use the folder.
+
+    Every method raises StudyError if the database cannot be read or written; what was stored before is then kept.
 
     Parameters
     ----------
@@ -183,8 +190,6 @@ class GridStore:
             raise StudyError(f"{self.folder} is not a folder; --out must name a folder")
         with _explained(self.folder), ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.folder, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             stack.enter_context(_locked(self.folder))
             self._connection = stack.enter_context(closing(self._open(study)))
             self._opened = stack.pop_all()
@@ -270,7 +275,7 @@ class GridStore:
 
     def to_xarray(self) -> "xarray.Dataset":
         """Return all stored cells as a labelled grid: see :func:`open_grid`."""
-        return to_xarray(self.rows(), self._study)
+        return to_xarray(self.rows(), self._study, self.note("data"))
 
     def write_csv(self) -> None:
         """Write ``grid.csv``: one line a cell, floats written so that they read back as the same floats."""
@@ -301,10 +306,10 @@ def _read_study(connection: sqlite3.Connection) -> dict[str, Any]:
     """Return what the database is about, once it is known to be whole."""
     damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if damage != "ok":
-        raise sqlite3.DatabaseError(damage)
+        raise sqlite3.DatabaseError(" ".join(damage.split()))  # SQLite says it in two lines
     columns = tuple(row[1] for row in connection.execute("PRAGMA table_info(cells)"))  # none without the table
     study = _read_note(connection, "study") if columns == Row._fields else None
-    if study is None:
+    if study is None or "dataset" not in study:
         raise sqlite3.DatabaseError("it is not a grid of intnet")
     return study
 
@@ -335,7 +340,7 @@ def open_grid(folder: Path | str) -> "xarray.Dataset":
     xarray.Dataset
         Dimensions ``seed``, ``lr_shift``, ``fraction_bits``; variables ``accuracy`` (a fraction of 1),
         ``mean_abs_update``, ``mean_abs_error_scaled`` (raw units), ``lost_updates``, ``floored_to_minus_one`` and ``wraps``
-        (counts). Cells not stored are NaN, and the counts then floats.
+        (counts). Cells not stored are NaN, and the counts then floats. Attributes: the study, and ``chance_accuracy``.
 
     Raises
     ------
@@ -349,13 +354,13 @@ def open_grid(folder: Path | str) -> "xarray.Dataset":
     # Not mode=ro: where a run was killed while it stored something, the reader has to take that back first.
     address = f"{path.absolute().as_uri()}?mode=rw"
     with _explained(folder), closing(sqlite3.connect(address, uri=True, timeout=PATIENCE)) as connection:
-        study = _read_study(connection)
+        study, data = _read_study(connection), _read_note(connection, "data")
         rows = _read_rows(connection)
-    return to_xarray(rows, study)
+    return to_xarray(rows, study, data)
 
 
-def to_xarray(rows: list[Row], study: dict[str, Any]) -> "xarray.Dataset":
-    """Return rows as a labelled grid, attributes of the study included: see :func:`open_grid`."""
+def to_xarray(rows: list[Row], study: dict[str, Any], data: dict[str, Any] | None) -> "xarray.Dataset":
+    """Return rows as a labelled grid, attributes of the study and its data included: see :func:`open_grid`."""
     import xarray
 
     columns = {name: np.array([getattr(row, name) for row in rows]) for name in Row._fields}
@@ -372,7 +377,10 @@ def to_xarray(rows: list[Row], study: dict[str, Any]) -> "xarray.Dataset":
         grid = np.zeros(shape, np.int64) if counts else np.full(shape, np.nan)
         grid[tuple(places)] = columns[name]
         variables[name] = (AXES, grid, _attributes(name))
-    return xarray.Dataset(variables, axes, attrs={**study, "title": f"intnet grid: {study['dataset']}"})
+    attributes = {**study, "title": f"intnet grid: {study['dataset']}"}
+    if data and data.get("classes"):
+        attributes["chance_accuracy"] = 1 / data["classes"]
+    return xarray.Dataset(variables, axes, attrs=attributes)
 
 
 def _attributes(name: str) -> dict[str, str]:
