@@ -103,7 +103,6 @@ def test_the_netcdf_is_the_grid(made):
     import xarray
 
     with xarray.open_dataset(made[0] / "grid.nc") as read:
-        assert read.attrs.pop("chance_accuracy") == 0.1
         assert read.identical(open_grid(made[0]))
 
 

@@ -110,7 +110,7 @@ def test_maps_equal_the_formulas():
 
 def test_maps_have_titles_and_log2_axes_with_high_rates_on_top():
     figure = save(plot_cliffs(make_grid(), CLIFFS))
-    assert figure.get_suptitle() == "digits, 10,000 iterations a cell"
+    assert figure.get_suptitle() == "DIGITS, 10,000 iterations a cell"
     titles = [ax.get_title() for ax in maps_of(figure)]
     assert titles == ["Accuracy (fraction of 1)", "Update abs. magnitude", "Quantization error", "Fraction bits"]
     lower_left = maps_of(figure)[2]
@@ -234,7 +234,7 @@ def test_nothing_computed_yet():
 def test_seeds_are_averaged_before_the_log2():
     grid = make_grid(seeds=3).transpose("fraction_bits", "seed", "lr_shift")  # the order of the axes does not matter
     figure = save(plot_cliffs(grid, CLIFFS))
-    assert figure.get_suptitle() == "digits, 10,000 iterations a cell, mean over 3 seeds"
+    assert figure.get_suptitle() == "DIGITS, 10,000 iterations a cell, mean over 3 seeds"
     mean = grid.mean("seed").transpose("lr_shift", "fraction_bits")
     assert_allclose(drawn(maps_of(figure)[0]), mean["accuracy"])
     assert_allclose(drawn(maps_of(figure)[1]), np.log2(mean["mean_abs_update"] / 2.0 ** grid["fraction_bits"]))
@@ -279,7 +279,7 @@ def test_surface_is_the_published_one():
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Learning rate (1/2^value)", "Fraction bitwidth")
     assert ax.get_zlabel() == "Accuracy"
     assert bar.get_ylabel() == "Accuracy (fraction of 1)"
-    assert figure.get_suptitle() == "digits, 10,000 iterations a cell"
+    assert figure.get_suptitle() == "DIGITS, 10,000 iterations a cell"
     assert ax.collections[0].get_cmap().name == "coolwarm"
     a = grid["accuracy"].values[0]
     assert_allclose(facets_of(figure), ((a[:-1, :-1] + a[1:, :-1] + a[:-1, 1:] + a[1:, 1:]) / 4).ravel())

@@ -424,7 +424,7 @@ def test_a_complete_grid_is_labelled(folder):
     assert {name: str(variable.dtype) for name, variable in grid.variables.items()} == {
         name: "int64" if kind is int else "float64" for name, kind in Row.__annotations__.items()
     }
-    assert grid.attrs == {**STUDY, "title": "intnet grid: digits"}
+    assert grid.attrs == {**STUDY, "title": "intnet grid: digits", "chance_accuracy": 0.1}
     assert all(variable.attrs.keys() == {"long_name", "units"} for variable in grid.variables.values())
     assert grid.mean_abs_update.units == "raw unit"
 
