@@ -1,4 +1,4 @@
-"""The kernels, chosen: ``plain.py`` defines every result, faster ones give the same bits where they apply.
+"""The kernels, chosen: ``plain`` defines every result, faster ones give the same bits where they apply.
 
 Nothing outside this folder knows which one ran.
 """

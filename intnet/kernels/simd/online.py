@@ -1,6 +1,6 @@
-"""Fast kernels on vectors, bit for bit equal to those of ``plain.py``, for arguments within stated bounds.
+"""Training one layer sample by sample, sixteen outputs at a time.
 
-The bounds are checked, not assumed: while a kernel runs it keeps an upper bound of every quantity that it holds in a
+The bounds are checked, not assumed: while the kernel runs it keeps an upper bound of every quantity that it holds in a
 narrower word, and hands a cell back to the plain kernel before anything could leave that word.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from intnet._compile import jit
 from intnet.arithmetic import high_word, low_word, multiply_wide, relu, shift_floor
-from intnet.kernels.plain import ERROR_HIGH, FLOORED, LOST, TOTALS, UPDATE_HIGH, add_to_total
+from intnet.kernels.plain.online import ERROR_HIGH, FLOORED, LOST, TOTALS, UPDATE_HIGH, add_to_total
 from intnet.kernels.vectors import (
     LANES,
     add_i32,

@@ -1,8 +1,4 @@
-"""The kernels that define intnet's results: plain loops over the scalar rules.
-
-Fast kernels elsewhere carry the same names, take the same arguments and give the same bits. Kernels only loop: whoever
-calls them has checked the arguments and made the arrays.
-"""
+"""Training one layer sample by sample: the network of the cliff study."""
 
 import numpy as np
 

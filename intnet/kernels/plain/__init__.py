@@ -1,0 +1,29 @@
+"""The kernels that define intnet's results: plain loops over the scalar rules.
+
+Fast kernels elsewhere carry the same names, take the same arguments and give the same bits. Kernels only loop: whoever
+calls them has checked the arguments and made the arrays.
+"""
+
+from intnet.kernels.plain.online import (
+    ERROR_HIGH,
+    FLOORED,
+    LOST,
+    TOTALS,
+    UPDATE_HIGH,
+    WRAPS,
+    count_nonzero,
+    pack_nonzero,
+    train_online,
+)
+
+__all__ = [
+    "ERROR_HIGH",
+    "FLOORED",
+    "LOST",
+    "TOTALS",
+    "UPDATE_HIGH",
+    "WRAPS",
+    "count_nonzero",
+    "pack_nonzero",
+    "train_online",
+]
