@@ -5,13 +5,13 @@ integers (int64) or booleans, is written in the subset of Python that the interp
 all run, and states what happens at the edge of the word. Nothing here overflows silently: what may leave 64 bits is
 computed in two words or by a shift, which is defined everywhere.
 
-1. Shifts and words     shift_floor, wrap
-2. Wide sums            high_word, low_word, join_words, words_leave_int64
-3. Sums and products    add_wrap, add_leaves_int64, multiply_wide, product_leaves_int64
-4. Activations          relu
+1. Shifts and words     shift_floor, wrap, saturate
+2. Rounding             rounding_constants, round_shift, round_shift_stochastic, round_shift_pseudo_stochastic, shift_sticky
+3. Wide sums            high_word, low_word, join_words, words_leave_int64
+4. Sums and products    add_wrap, add_leaves_int64, multiply_wide, product_leaves_int64
+5. Activations          relu
 
-Other rounding modes stand beside ``shift_floor``, other overflow modes beside ``wrap``, under the names of
-:class:`intnet.formats.Rounding` and :class:`intnet.formats.Overflow`.
+The modes have the names of :class:`intnet.formats.Rounding` and :class:`intnet.formats.Overflow`.
 """
 
 import numpy as np
@@ -48,7 +48,127 @@ def wrap(value, word_bits):
     return (np.int64(value) << unused) >> unused
 
 
-# 2. Wide sums: value = high * 2**32 + low. Up to 2**31 values may be added word by word before they are joined ----------
+@jit
+def saturate(value, minimum, maximum):
+    """Return the nearest integer in ``minimum..maximum``.
+
+    >>> int(saturate(130, -128, 127)), int(saturate(-129, -128, 127))
+    (127, -128)
+    """
+    return min(max(np.int64(value), np.int64(minimum)), np.int64(maximum))
+
+
+# 2. Rounding -------------------------------------------------------------------------------------------------------------
+#
+# A right shift by s splits a value into its floor q and the rest r that is discarded, 0 <= r < 2**s: value = q * 2**s + r.
+# Every deterministic mode rounds up to q + 1 exactly when r plus an addend carries, r + addend >= 2**s, and so is given by
+# its addend: a base, what a negative value adds to it, and what an odd q adds to it.
+
+FLOOR, TO_ZERO, CEIL, TO_AWAY, TIES_EVEN, TIES_POS, TIES_NEG, TIES_AWAY, TIES_ZERO, JAM = range(10)
+STOCHASTIC, PSEUDO_STOCHASTIC = 10, 11
+
+
+@jit
+def rounding_constants(mode, shift):
+    """Return what :func:`round_shift` needs for a deterministic mode: ``(base, if_negative, if_odd, set_bit)``.
+
+    `mode` is one of FLOOR .. JAM; `shift` is in 0..62.
+    """
+    mode = np.int64(mode)
+    rest = (np.int64(1) << np.int64(shift)) - np.int64(1)  # the largest rest
+    half = (rest + np.int64(1)) >> np.int64(1)
+    base, if_negative, if_odd = np.int64(0), np.int64(0), np.int64(0)
+    if shift > 0:  # else there is no rest
+        if mode == TO_ZERO:
+            if_negative = rest
+        elif mode == CEIL:
+            base = rest
+        elif mode == TO_AWAY:
+            base, if_negative = rest, -rest
+        elif mode == TIES_EVEN:
+            base, if_odd = half - np.int64(1), np.int64(1)
+        elif mode == TIES_POS:
+            base = half
+        elif mode == TIES_NEG:
+            base = half - np.int64(1)
+        elif mode == TIES_AWAY:
+            base, if_negative = half, np.int64(-1)
+        elif mode == TIES_ZERO:
+            base, if_negative = half - np.int64(1), np.int64(1)
+    return base, if_negative, if_odd, np.int64(1) if mode == JAM else np.int64(0)
+
+
+@jit
+def round_shift(value, shift, base, if_negative, if_odd, set_bit):
+    """Return ``value / 2**shift`` rounded by the constants of :func:`rounding_constants`; `shift` in 0..62.
+
+    Never overflows: the result is within one of ``value >> shift``, and equal to `value` for shift 0 (but for JAM).
+    """
+    value, shift = np.int64(value), np.int64(shift)
+    quotient = value >> shift
+    rest = value - (quotient << shift)
+    negative = value >> np.int64(63)  # -1 or 0
+    addend = base + (negative & if_negative) + (quotient & if_odd)
+    return (quotient + ((rest + addend) >> shift)) | set_bit
+
+
+@jit
+def round_shift_stochastic(value, shift, fraction, random_bits):
+    """Return ``value / 2**shift`` rounded up with the probability of its rest; `shift` in 0..62.
+
+    Parameters
+    ----------
+    value : int64
+    shift : int, 0..62
+    fraction : int64, 0..2**random_bits - 1
+        The random bits, read as a fraction: ``fraction / 2**random_bits``.
+    random_bits : int, 1..62
+        The rest of the value, as a fraction ``rest / 2**shift``, is cut to this many bits, and rounds up when it and the
+        random fraction together reach one.
+    """
+    value, shift, random_bits = np.int64(value), np.int64(shift), np.int64(random_bits)
+    quotient = value >> shift
+    rest = value - (quotient << shift)
+    aligned = rest >> (shift - random_bits) if shift > random_bits else rest << (random_bits - shift)
+    return quotient + ((aligned + np.int64(fraction)) >> random_bits)
+
+
+@jit
+def round_shift_pseudo_stochastic(value, shift):
+    """Return ``value / 2**shift`` rounded by its own low bits (NITI: Wang et al. 2020, sec. III-C); `shift` in 0..62.
+
+    On the magnitude: the upper half of the discarded bits is the fraction, the lower half, doubled if their number is odd,
+    plays the random number; a greater fraction rounds away from zero.
+    """
+    value, shift = np.int64(value), np.int64(shift)
+    low_bits = shift >> np.int64(1)
+    quotient = value >> shift
+    rest = value - (quotient << shift)
+    negative = value < 0
+    if negative and rest != 0:
+        quotient += np.int64(1)  # to zero
+        rest = (np.int64(1) << shift) - rest  # of the magnitude
+    upper = rest >> low_bits
+    lower = rest - (upper << low_bits)
+    if shift & np.int64(1):
+        lower <<= np.int64(1)
+    if upper > lower:
+        return quotient - np.int64(1) if negative else quotient + np.int64(1)
+    return quotient
+
+
+@jit
+def shift_sticky(value, shift):
+    """Return ``value >> shift`` with the lowest bit set if anything but zeros was cut off; `shift` in 0..63.
+
+    Rounding the result further, by two bits or more, gives what rounding `value` at once would give.
+    """
+    value, shift = np.int64(value), np.int64(shift)
+    quotient = value >> shift
+    return quotient | np.int64(value != (quotient << shift))
+
+
+# 3. Wide sums: value = high * 2**32 + low. Up to 2**31 values may be added word by word before they are joined ----------
 
 
 @jit
@@ -77,7 +197,7 @@ def words_leave_int64(high, low):
     return carried < _INT32_MIN or carried > _INT32_MAX
 
 
-# 3. Sums and products ---------------------------------------------------------------------------------------------------
+# 4. Sums and products ---------------------------------------------------------------------------------------------------
 
 
 @jit
@@ -124,7 +244,7 @@ def product_leaves_int64(high, low):
     return np.int64(high) != (np.int64(low) >> np.int64(63))
 
 
-# 4. Activations ---------------------------------------------------------------------------------------------------------
+# 5. Activations ---------------------------------------------------------------------------------------------------------
 
 
 @jit
