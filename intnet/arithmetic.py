@@ -8,7 +8,7 @@ computed in two words or by a shift, which is defined everywhere.
 1. Shifts and words     shift_floor, wrap, saturate
 2. Rounding             rounding_constants, round_shift, round_shift_stochastic, round_shift_pseudo_stochastic, shift_sticky
 3. Wide sums            high_word, low_word, join_words, words_leave_int64
-4. Sums and products    add_wrap, add_leaves_int64, multiply_wide, product_leaves_int64
+4. Sums and products    add_wrap, add_leaves_int64, multiply_wide, product_leaves_int64, product_words, join_products
 5. Activations          relu
 
 The modes have the names of :class:`intnet.formats.Rounding` and :class:`intnet.formats.Overflow`.
@@ -242,6 +242,36 @@ def multiply_wide(a, b):
 def product_leaves_int64(high, low):
     """Tell whether a product of `multiply_wide` lies outside int64."""
     return np.int64(high) != (np.int64(low) >> np.int64(63))
+
+
+@jit
+def product_words(a, b):
+    """Return the exact product of two int64 as four words; up to 2**31 products may be added word by word.
+
+    ``a * b == top_high * 2**96 + top_low * 2**64 + high * 2**32 + low``.
+    """
+    top, product = multiply_wide(a, b)
+    top -= product >> np.int64(63)  # from the product modulo 2**64 to the signed one
+    return high_word(top), low_word(top), high_word(product), low_word(product)
+
+
+@jit
+def join_products(top_high, top_low, high, low):
+    """Return a sum of products as ``(beyond, sum)``: the sum modulo ``2**64`` as an int64, and where the exact sum lies.
+
+    `beyond` is 0 if the exact sum is an int64, 1 if it lies above, -1 if it lies below.
+    """
+    carried = np.int64(high) + high_word(low)
+    total = (carried << np.int64(32)) | low_word(low)
+    carry = high_word(carried)
+    top_low = np.int64(top_low) + low_word(carry)
+    top_high = np.int64(top_high) + high_word(carry) + high_word(top_low)
+    top_low = low_word(top_low)
+    if total < 0 and top_high == -1 and top_low == _LOW_32:
+        return np.int64(0), total
+    if total >= 0 and top_high == 0 and top_low == 0:
+        return np.int64(0), total
+    return np.int64(-1) if top_high < 0 else np.int64(1), total
 
 
 # 5. Activations ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from intnet.kernels.plain.online import (
     pack_nonzero,
     train_online,
 )
+from intnet.kernels.plain.product import bring_into_word, largest_magnitude, limit_sums, multiply
 
 __all__ = [
     "ERROR_HIGH",
@@ -23,7 +24,11 @@ __all__ = [
     "TOTALS",
     "UPDATE_HIGH",
     "WRAPS",
+    "bring_into_word",
     "count_nonzero",
+    "largest_magnitude",
+    "limit_sums",
+    "multiply",
     "pack_nonzero",
     "train_online",
 ]

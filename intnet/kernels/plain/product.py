@@ -1,0 +1,97 @@
+"""Matrix products by their definition: exact sums of exact products, brought into the accumulator at the end."""
+
+import numpy as np
+
+from intnet._compile import jit
+from intnet.arithmetic import join_products, product_words, saturate, wrap
+
+
+@jit
+def bring_into_word(beyond, value, minimum, maximum, word_bits, saturates):
+    """Return ``(word, left)``: an exact sum in a word, wrapped or saturated, and whether it lay outside.
+
+    The sum is `value` where `beyond` is 0; else it lies above (1) or below (-1) int64 and `value` is it modulo ``2**64``.
+    """
+    if beyond == 0 and minimum <= value <= maximum:
+        return np.int64(value), np.int64(0)
+    if not saturates:
+        return wrap(value, word_bits), np.int64(1)
+    if beyond > 0:
+        return np.int64(maximum), np.int64(1)
+    if beyond < 0:
+        return np.int64(minimum), np.int64(1)
+    return saturate(value, minimum, maximum), np.int64(1)
+
+
+@jit
+def multiply(a, b, a_transposed, b_transposed, word_bits, saturates, out):
+    """Multiply matrices of integers; every sum is exact and then wrapped to `word_bits`, or saturated.
+
+    Parameters
+    ----------
+    a : (m, k) integers, or (k, m) if `a_transposed`
+    b : (k, n) integers, or (n, k) if `b_transposed`
+    word_bits : int64
+        Width of the accumulator, 2..64.
+    saturates : bool
+    out : (m, n) int32 or int64 that holds the word, written
+
+    Returns
+    -------
+    int64
+        How many sums lay outside the accumulator.
+    """
+    m, n = out.shape
+    terms = a.shape[0] if a_transposed else a.shape[1]
+    maximum = (np.int64(1) << (np.int64(word_bits) - np.int64(2))) - np.int64(1)
+    maximum = maximum * np.int64(2) + np.int64(1)  # 2**(word_bits - 1) - 1
+    minimum = -maximum - np.int64(1)
+    left = np.int64(0)
+    for i in range(m):
+        for j in range(n):
+            top_high, top_low, high, low = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            for k in range(terms):
+                x = np.int64(a[k, i] if a_transposed else a[i, k])
+                y = np.int64(b[j, k] if b_transposed else b[k, j])
+                words = product_words(x, y)
+                top_high += words[0]
+                top_low += words[1]
+                high += words[2]
+                low += words[3]
+            beyond, total = join_products(top_high, top_low, high, low)
+            word, outside = bring_into_word(beyond, total, minimum, maximum, word_bits, saturates)
+            out[i, j] = word
+            left += outside
+    return left
+
+
+@jit
+def limit_sums(sums, word_bits, saturates, out):
+    """Bring exact int64 sums into the accumulator, as `multiply` does with each; return how many lay outside.
+
+    Parameters
+    ----------
+    sums : (size,) int64
+    word_bits, saturates : as in `multiply`
+    out : (size,) int32 or int64, written; may be `sums`
+    """
+    maximum = (np.int64(1) << (np.int64(word_bits) - np.int64(2))) - np.int64(1)
+    maximum = maximum * np.int64(2) + np.int64(1)
+    minimum = -maximum - np.int64(1)
+    left = np.int64(0)
+    for i in range(sums.shape[0]):
+        word, outside = bring_into_word(np.int64(0), sums[i], minimum, maximum, word_bits, saturates)
+        out[i] = word
+        left += outside
+    return left
+
+
+@jit
+def largest_magnitude(values):
+    """Return the largest magnitude in a one-dimensional array as ``(minimum, maximum)`` of its values, 0 included."""
+    low, high = np.int64(0), np.int64(0)
+    for i in range(values.shape[0]):
+        value = np.int64(values[i])
+        low = min(low, value)
+        high = max(high, value)
+    return low, high
