@@ -5,8 +5,8 @@ vectors of B (packed so that they are contiguous), broadcasts one word of each r
 A word holds as many elements of the reduction as fit in 32 bits:
 
     A        B       result  elements a word   multiply and accumulate
-    uint8    int8    int32   4                 vpdpbusd (AVX512-VNNI)
-    int16    int16   int32   2                 vpdpwssd (AVX512-VNNI), or vpmaddwd and an addition (AVX2)
+    uint8    int8    int32   4                 vpdpbusd (AVX512-VNNI), or part by part
+    int16    int16   int32   2                 vpdpwssd (AVX512-VNNI), vpmaddwd and an addition (AVX2), or part by part
     int32    int32   int32   1                 vector multiplication and addition, wrapping
     int32    int32   int64   1                 sign-extended multiplication and addition
     int64    int64   int64   1                 (a word has 64 bits)
@@ -75,18 +75,31 @@ def _external(builder, name, result, arguments):
 def _dot(builder, a_type, total, a, b):
     """Return `total` plus the products of the words `a` and `b`, lane by lane."""
     vector = total.type
-    if a_type == types.uint8:
+    if a_type == types.uint8 and VNNI:
         return builder.call(_external(builder, "llvm.x86.avx512.vpdpbusd.512", vector, [vector] * 3), [total, a, b])
     if a_type == types.int16 and VNNI:
         return builder.call(_external(builder, "llvm.x86.avx512.vpdpwssd.512", vector, [vector] * 3), [total, a, b])
-    if a_type == types.int16:
+    if a_type == types.int16 and AVX2 and not WIDE:
         halves = ir.VectorType(ir.IntType(16), 2 * vector.count)
-        name = "llvm.x86.avx512.pmaddw.d.512" if WIDE else "llvm.x86.avx2.pmadd.wd"
-        pairs = builder.call(
-            _external(builder, name, vector, [halves] * 2), [builder.bitcast(a, halves), builder.bitcast(b, halves)]
-        )
-        return builder.add(total, pairs)
+        multiply_add = _external(builder, "llvm.x86.avx2.pmadd.wd", vector, [halves] * 2)
+        return builder.add(total, builder.call(multiply_add, [builder.bitcast(a, halves), builder.bitcast(b, halves)]))
+    if a_type == types.uint8:
+        return _dot_by_parts(builder, total, a, b, 8, signed=False)
+    if a_type == types.int16:
+        return _dot_by_parts(builder, total, a, b, 16, signed=True)
     return builder.add(total, builder.mul(a, b))
+
+
+def _dot_by_parts(builder, total, a, b, bits, signed):
+    """Do with plain vector operations what the dot-product instructions do."""
+    constant = lambda value: ir.Constant(total.type, [value] * total.type.count)  # noqa: E731
+    top = constant(32 - bits)
+    for position in range(0, 32, bits):
+        up = constant(32 - bits - position)
+        x, y = builder.shl(a, up), builder.shl(b, up)
+        x = builder.ashr(x, top) if signed else builder.lshr(x, top)
+        total = builder.add(total, builder.mul(x, builder.ashr(y, top)))
+    return total
 
 
 def _make_tile(vectors: int):

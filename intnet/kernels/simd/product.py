@@ -9,7 +9,7 @@ import numpy as np
 
 from intnet._compile import jit
 from intnet.kernels import _parallel
-from intnet.kernels.tiles import AVX2, LANES, MAX_VECTORS, ROW_BLOCK, ROWS, VNNI, tile_1, tile_2, tile_3, tile_4
+from intnet.kernels.tiles import AVX2, LANES, MAX_VECTORS, ROW_BLOCK, ROWS, VNNI, WIDE, tile_1, tile_2, tile_3, tile_4
 
 _ROWS_1, _ROWS_2, _ROWS_3, _ROWS_4 = ROWS[1], ROWS[2], ROWS.get(3, 1), ROWS.get(4, 1)
 _BLOCK = 2 * ROW_BLOCK  # rows of A that are packed together
@@ -22,7 +22,7 @@ def packed_type(largest: int) -> type:
     """Return the narrowest type in which operands up to `largest` in magnitude are multiplied into 32-bit sums."""
     if largest < 128 and VNNI:
         return np.int8
-    if largest < 2**15 and (VNNI or AVX2):
+    if largest < 2**15 and (VNNI or (AVX2 and not WIDE)):
         return np.int16
     return np.int32
 
@@ -236,6 +236,8 @@ def multiply(a, b, a_transposed, b_transposed, kind, out):
     """
     m, k = a.shape[::-1] if a_transposed else a.shape
     n = out.shape[1]
+    if out.dtype == np.int32:
+        kind = max(kind, packed_type(np.iinfo(kind).max), key=lambda type_: np.dtype(type_).itemsize)  # as the processor can
     size = np.dtype(kind).itemsize
     together = max(1, 4 // size)
     lanes = LANES if out.dtype == np.int32 else LANES // 2
