@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from intnet import datasets, online
+from intnet import commandline, datasets, online
 from intnet.studies.cliffs import cliff_problem
 from intnet.sweeps import GridSpec
 
@@ -86,13 +86,15 @@ def time_command(data_dir, cache):
         return seconds, usage.ru_maxrss / 1024
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="folder of the MNIST files, or of a folder mnist with them")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--repeats", type=int, default=5, help="trainings of the whole grid; the median counts")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+def main(arguments):
     data = datasets.load_mnist(arguments.data_dir, order="mldata")
     spec = GridSpec("mnist")
     grid = time_grid(data, spec, arguments.repeats)
@@ -127,4 +129,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    commandline.run(parse, main, lambda _: "Interrupted.")

@@ -11,13 +11,15 @@ from intnet._version import __version__
 if TYPE_CHECKING:
     from intnet.datasets import Dataset, load_digits, load_mnist
     from intnet.errors import DataError, InputError, StudyError
-    from intnet.formats import Fixed, Overflow, Rounding
+    from intnet.formats import BlockFloat, Channel, Fixed, Overflow, Rounding, Tile, parse_format
     from intnet.online import Cell, CellResult, OnlineProblem, train_cells
     from intnet.sweeps import GridSpec, GridStore, open_grid
 
 __all__ = [
+    "BlockFloat",
     "Cell",
     "CellResult",
+    "Channel",
     "DataError",
     "Dataset",
     "Fixed",
@@ -28,17 +30,19 @@ __all__ = [
     "Overflow",
     "Rounding",
     "StudyError",
+    "Tile",
     "__version__",
     "load_digits",
     "load_mnist",
     "open_grid",
+    "parse_format",
     "train_cells",
 ]
 
 _HOMES = {
     "datasets": ("Dataset", "load_digits", "load_mnist"),
     "errors": ("DataError", "InputError", "StudyError"),
-    "formats": ("Fixed", "Overflow", "Rounding"),
+    "formats": ("BlockFloat", "Channel", "Fixed", "Overflow", "Rounding", "Tile", "parse_format"),
     "online": ("Cell", "CellResult", "OnlineProblem", "train_cells"),
     "sweeps": ("GridSpec", "GridStore", "open_grid"),
 }

@@ -5,6 +5,8 @@ come back. Here the cache folder carries a hash of every source file of the pack
 """
 
 import hashlib
+import importlib.util
+import marshal
 import os
 import shutil
 import sys
@@ -31,6 +33,27 @@ def source_hash(package: Path = PACKAGE) -> str:
     return digest.hexdigest()[:16]
 
 
+def refuse_stale_bytecode(package: Path = PACKAGE) -> None:
+    """Raise ImportError if Python may have loaded other code than the sources say, and remove that code's file.
+
+    Python takes a ``.pyc`` for current if the source's time, in whole seconds, and size are those it was made from. An edit
+    within the second that keeps the size is missed, and wrong code would be cached as that of the right sources. So where
+    both files are about equally old, their contents are compared.
+    """
+    for path in package.rglob("*.py"):
+        bytecode = Path(importlib.util.cache_from_source(str(path)))
+        try:
+            if abs(bytecode.stat().st_mtime - path.stat().st_mtime) > 2:
+                continue
+            code = marshal.loads(bytecode.read_bytes()[16:])
+            stale = code != compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        except (OSError, ValueError, EOFError, TypeError):
+            continue  # no such file, or none that Python would load
+        if stale:
+            bytecode.unlink(missing_ok=True)
+            raise ImportError(f"{bytecode} was older than its source and has been removed; start Python again")
+
+
 def _cache_roots() -> list[Path]:
     """Return the folders that may hold the cache, the preferred one first."""
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
@@ -47,6 +70,7 @@ def _cache_roots() -> list[Path]:
 @cache
 def cache_folder() -> Path | None:
     """Return the folder of the compiled code of just these sources, or None where nothing can be written."""
+    refuse_stale_bytecode()
     name = f"numba-{source_hash()}"
     for root in _cache_roots():
         folder = root / name

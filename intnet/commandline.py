@@ -7,6 +7,7 @@ This module imports nothing heavy, so that a program is ready for Ctrl-C before 
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from intnet.errors import InputError
+
+AXIS_MAX = 2**16
+"""The most values of a range."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,6 +31,16 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+        """Read the command line; ``--option -3:5`` gives the option a value, which argparse takes for another option."""
+        joined: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            if joined and joined[-1].startswith("--") and "=" not in joined[-1] and re.match(r"-\d", word):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return super().parse_args(joined, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2 and one line."""
@@ -50,7 +64,9 @@ def integer_range(text: str) -> tuple[int, ...]:
     try:
         if ":" in text:
             start, stop = (int(part) for part in text.split(":"))
-            values = tuple(range(start, min(stop, start + 2**16)))  # no axis is longer; a slip must not fill the memory
+            if stop - start > AXIS_MAX:  # a slip must not fill the memory
+                raise argparse.ArgumentTypeError(f"got {text!r}, {stop - start} values; at most {AXIS_MAX} are allowed")
+            values = tuple(range(start, stop))
         else:
             values = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -103,8 +119,14 @@ def run(
         arguments = parse()
         _on_interrupt(interrupted(arguments))
         main(arguments)
+        sys.stdout.flush()
     except InputError as error:
         fail(str(error))
+    except BrokenPipeError:  # whoever read the report has heard enough; the results are stored
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        fail(f"cannot write the report: {error.strerror or error}; the results are stored")
     except ModuleNotFoundError as error:
         fail(f"this needs the package {error.name}, which is not installed; run: pip install 'intnet[all]'")
     except MemoryError:

@@ -9,6 +9,7 @@ The rule of one iteration is written out in :func:`intnet.kernels.plain.train_on
 """
 
 import itertools
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -65,15 +66,21 @@ class OnlineProblem:
     weights: NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        for name in ("codes", "values", "labels", "weights"):
+            array = np.asarray(getattr(self, name))
+            object.__setattr__(self, name, array.astype(array.dtype.newbyteorder("="), copy=False))
         samples, inputs = self.codes.shape if self.codes.ndim == 2 else (0, 0)
         if not samples or not inputs or self.codes.dtype.kind != "u":
             raise InputError(
                 "codes must be a non-empty array (samples, inputs) of unsigned integers, "
                 f"got shape {self.codes.shape} of {self.codes.dtype}"
             )
+        if self.values.ndim != 1 or self.values.dtype.kind not in "iuf":
+            raise InputError(f"values must be real numbers in one dimension, got {self.values.dtype} of {self.values.shape}")
         if int(self.codes.max()) >= len(self.values):
             raise InputError(f"codes must be below the number of values, {len(self.values)}, got {self.codes.max()}")
-        if self.weights.ndim != 2 or self.weights.shape[1] != inputs or self.weights.dtype != np.int64:
+        fits = self.weights.ndim == 2 and self.weights.shape[0] > 0 and self.weights.shape[1] == inputs
+        if not fits or self.weights.dtype != np.int64:
             raise InputError(
                 f"weights must be int64 of shape (classes, {inputs}), got {self.weights.dtype} of {self.weights.shape}"
             )
@@ -104,7 +111,7 @@ class CellResult:
     floored_to_minus_one : int
         Products that were negative, smaller than one unit after the shift, and moved a weight by -1 all the same.
     wraps : int
-        Products, sums and weights that left int64 and wrapped.
+        Products, sums and weights that left int64 and wrapped. A sum of products counts once, by its exact value.
     """
 
     cell: Cell
@@ -165,6 +172,22 @@ def check_cell(cell: Cell) -> None:
         )
 
 
+def _integer(name: str, value: object) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(f"{name} must be an integer, got {value!r}") from None
+
+
+def _as_cell(cell: Cell) -> Cell:
+    """Return a cell of Python integers, which have no width: NumPy's would wrap in what is computed from them."""
+    if not isinstance(cell, tuple) or len(cell) != 3:
+        raise InputError(f"a cell must be Cell(seed, lr_shift, fraction_bits), got {cell!r}")
+    cell = Cell(*(_integer(name, value) for name, value in zip(Cell._fields, cell, strict=True)))
+    check_cell(cell)
+    return cell
+
+
 def train_cells(
     problem_of_seed: Callable[[int], OnlineProblem],
     cells: Iterable[Cell],
@@ -193,13 +216,11 @@ def train_cells(
     InputError
         If a cell, `iterations` or `threads` is outside what is allowed.
     """
-    cells = list(cells)
-    for cell in cells:
-        check_cell(cell)
+    cells = [_as_cell(cell) for cell in cells]
+    iterations = _integer("iterations", iterations)
     if not 1 <= iterations < 2**31:
         raise InputError(f"iterations must be in 1..{2**31 - 1}, got {iterations}")
-    if threads is None:
-        threads = available_cores()
+    threads = available_cores() if threads is None else _integer("threads", threads)
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
     return _train(problem_of_seed, cells, iterations, threads)

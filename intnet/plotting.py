@@ -278,7 +278,7 @@ def _draw_diagonal_cliff(ax: Axes, cliff: Mapping[str, Any] | None, scale: float
     lr = np.array([point["lr_shift"] for point in cliff["points"]], dtype=np.float64)
     bits = [point["fraction_bits"] for point in cliff["points"]]
     slope, interval = cliff["bits_per_halving"], cliff["interval"]
-    if slope is not None:
+    if slope is not None and cliff.get("at_fewest_tried", 0) < len(bits):
         spread = "" if interval is None else _spread(f"{interval[0]:.2f}", f"{interval[1]:.2f}")
         label = f"fitted line: {slope:.2f}{spread} bits for each halving of the rate"
         ends = np.array([lr.min(), lr.max()])
@@ -373,15 +373,15 @@ def plot_cliffs(grid: xr.Dataset, cliffs: Mapping[str, Any]) -> Figure:
         cells.mark(ax, one.zero, _ZERO)
         cells.mark(ax, missing, _MISSING)
         cells.mark(ax, wrapped, _WRAPPED)
-        if one is maps[0]:
-            bar.locator = MultipleLocator(_ACCURACY_STEP)
-            _mark_chance(bar, grid.attrs["chance_accuracy"])
-            _draw_best(ax, cliffs.get("best"))
-        else:
-            bar.locator = MaxNLocator(integer=True)
         scale = 1.0 if one is maps[0] else 0.6  # lighter where the cliffs are only a reminder
         _draw_left_cliff(ax, cells, cliffs.get("left_cliff"), scale)
         _draw_diagonal_cliff(ax, cliffs.get("diagonal_cliff"), scale)
+        if one is maps[0]:
+            bar.locator = MultipleLocator(_ACCURACY_STEP)
+            _mark_chance(bar, grid.attrs["chance_accuracy"])
+            _draw_best(ax, cliffs.get("best"))  # last, above the points of the cliff
+        else:
+            bar.locator = MaxNLocator(integer=True)
 
     lines, _ = axes[0, 0].get_legend_handles_labels()
     zero = any(bool(one.zero.any()) for one in maps)

@@ -1,6 +1,7 @@
 """The cliff study: the published accuracies, and how the cliffs are read."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,29 @@ def test_small_and_odd_grids_are_read(accuracy, sentence):
     assert sentence in " ".join(cliffs.describe(read))
 
 
+def test_seeds_that_lack_cells_are_left_out():
+    lr, bits = list(range(5, 12)), list(range(8, 21))
+    whole, lucky = staircase(lr, bits, 8, 7), np.full((7, 13), np.nan)
+    lucky[6, 12] = 0.9
+    grid = make_grid([whole, lucky, lucky], lr, bits)
+    kept = cliffs.whole_seeds(grid)
+    assert kept.seed.values.tolist() == [0]
+    assert cliffs.read_cliffs(kept) == cliffs.read_cliffs(make_grid(whole, lr, bits))
+    pieces = make_grid([lucky, np.where(np.isnan(lucky), whole, np.nan)], lr, bits)
+    assert cliffs.whole_seeds(pieces).seed.values.tolist() == [0, 1]  # no seed is whole
+
+
+def test_a_grid_beyond_the_diagonal_says_so():
+    lr, bits = list(range(5, 12)), list(range(20, 24))
+    read = cliffs.read_cliffs(make_grid(staircase(lr, bits, 8, 7), lr, bits))
+    assert read["diagonal_cliff"]["at_fewest_tried"] == 4
+    assert "not in this grid; 20 fraction bits, the fewest tried, are enough" in " ".join(cliffs.describe(read))
+    partly = list(range(16, 21))
+    read = cliffs.read_cliffs(make_grid(staircase(lr, partly, 8, 7), lr, partly))
+    assert read["diagonal_cliff"]["at_fewest_tried"] == 2
+    assert "fewer may do" in " ".join(cliffs.describe(read))
+
+
 # Running ----------------------------------------------------------------------------------------------------------------
 
 SMALL = GridSpec("digits", (9, 10), (12, 13), (0,), 1001)
@@ -166,6 +190,8 @@ def test_exports_follow_what_is_stored(tmp_path):
         assert cliffs.export(store, plots=False) == first
         assert (tmp_path / "grid.csv").stat().st_mtime_ns == written
         (tmp_path / "cliffs.json").unlink()
+        (tmp_path / "config.json").write_text("")
         assert cliffs.export(store) == first
         for name in (*cliffs.FILES, *cliffs.PICTURES):
             assert (tmp_path / name).stat().st_size > 0
+        json.loads((tmp_path / "config.json").read_text())

@@ -1,6 +1,7 @@
 """The cache of compiled code: any edit of any source of the package starts a new one."""
 
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,20 @@ def test_the_hash_follows_every_source(tmp_path):
     edited = _compile.source_hash(tmp_path)
     two.rename(tmp_path / "inner" / "c.py")
     assert len({before, edited, _compile.source_hash(tmp_path)}) == 3
+
+
+def test_stale_bytecode_is_refused(tmp_path):
+    """An edit within the second in which the bytecode was made, and of the same size, is invisible to Python."""
+    source = tmp_path / "module.py"
+    source.write_text("x = 1\n")
+    py_compile.compile(str(source))
+    _compile.refuse_stale_bytecode(tmp_path)
+    times = source.stat().st_mtime_ns
+    source.write_text("x = 2\n")
+    os.utime(source, ns=(times, times))
+    with pytest.raises(ImportError, match="older than its source"):
+        _compile.refuse_stale_bytecode(tmp_path)
+    _compile.refuse_stale_bytecode(tmp_path)  # it is gone
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")

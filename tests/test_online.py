@@ -67,7 +67,7 @@ def test_long_trainings_come_in_chunks(monkeypatch):
     assert_same(train(GRID[:8]), whole)
 
 
-@pytest.mark.parametrize("code_type", [np.uint16, np.uint32])
+@pytest.mark.parametrize("code_type", [np.uint16, np.uint32, ">u2"])
 def test_wider_codes_are_the_same(code_type):
     wide = train(GRID[:6], problem_of_seed=lambda seed: make_problem(seed, code_type=code_type))
     assert_same(wide, train(GRID[:6]))
@@ -113,7 +113,26 @@ def test_cells_out_of_range_are_refused(cell, message):
         train_cells(make_problem, [Cell(0, 5, 8), cell], 10)
 
 
-@pytest.mark.parametrize("options", [{"iterations": 0}, {"iterations": 2**31}, {"threads": 0}])
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_numpy_integers_are_as_good_as_pythons(kind):
+    """Else the means would be computed in words that wrap."""
+    cells = [Cell(0, 12, 31), Cell(0, 7, 9)]
+    numpys = train([Cell(*(kind(value) for value in cell)) for cell in cells], iterations=np.int32(40), threads=kind(2))
+    for cell, result in train(cells).items():
+        assert numpys[cell].mean_abs_error_scaled == result.mean_abs_error_scaled > 0
+        assert all(type(value) is int for value in numpys[cell].cell)
+
+
+@pytest.mark.parametrize("cell", [Cell(0, 9.9, 16), Cell(0, "9", 16), (1, 2), None, Cell(0, np.uint8(225), np.uint8(31))])
+def test_what_is_no_cell_is_refused(cell):
+    with pytest.raises(InputError, match="must be"):
+        train_cells(make_problem, [cell], 10)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"iterations": 10.0}, {"iterations": "10"}, {"threads": 1.5}, {"iterations": 0}, {"iterations": 2**31}, {"threads": 0}],
+)
 def test_counts_out_of_range_are_refused(options):
     with pytest.raises(InputError, match="must be"):
         train(GRID[:1], **options)
@@ -131,6 +150,10 @@ def test_counts_out_of_range_are_refused(options):
         ({"labels": np.full(11, 3)}, r"integers in 0\.\.2"),
         ({"labels": np.zeros(10, int)}, "must be 11 integers"),
         ({"labels": np.zeros(11)}, "integers"),
+        ({"weights": np.zeros((0, 6), np.int64)}, "must be int64 of shape"),
+        ({"values": np.zeros((2, 2))}, "one dimension"),
+        ({"values": np.zeros(5, complex)}, "real numbers"),
+        ({"values": ["a"] * 5}, "real numbers"),
     ],
 )
 def test_problems_that_do_not_fit_are_refused(change, message):

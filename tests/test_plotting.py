@@ -165,10 +165,10 @@ def test_cliffs_are_drawn_on_every_map():
         assert_array_equal(line_of(ax, "fitted line").get_xydata(), [[10, -6], [11, -7]])
     assert_array_equal(line_of(maps_of(figure)[0], "best cell").get_xydata(), [[12, -6]])
     assert legend_of(figure) == [
-        "best cell: accuracy 0.750 at rate $2^{-6}$, 12 bits",
         "left cliff: rates above $2^{-6}$ ($2^{-7}$ to $2^{-6}$) learn less at any bitwidth",
         "fitted line: 1.00 (0.90 to 1.10) bits for each halving of the rate",
         "diagonal cliff: fewest bits that still learn well",
+        "best cell: accuracy 0.750 at rate $2^{-6}$, 12 bits",
     ]
 
 

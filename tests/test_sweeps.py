@@ -128,7 +128,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         draft.write_text("ne")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(StudyError, match="No space left on device; free some space"):
+    with pytest.raises(StudyError, match="No space left on device; make room"):
         write_atomically(path, fail)
     assert contents(tmp_path) == {"grid.csv": b"old"}
 

@@ -199,12 +199,25 @@ def read_cliffs(grid: "xarray.Dataset") -> dict[str, Any]:
     counts = np.sum(~np.isnan(by_seed), axis=0)
     mean = np.divide(np.nansum(by_seed, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
     cliffs = _read_one(mean, lr_shifts, fraction_bits)
-    whole = [accuracy for accuracy in by_seed if not np.isnan(accuracy[counts > 0]).any()]  # the others miss some cells
-    each = [_read_one(accuracy, lr_shifts, fraction_bits) for accuracy in whole]
+    each = [_read_one(accuracy, lr_shifts, fraction_bits) for accuracy in by_seed[_whole(grid)]]
     cliffs["left_cliff"] |= _over_seeds([float(one["left_cliff"]["lr_shift"]) for one in each])
     slopes = [one["diagonal_cliff"]["bits_per_halving"] for one in each]
     cliffs["diagonal_cliff"] |= _over_seeds([slope for slope in slopes if slope is not None])
     return {"seeds": int(counts.max()), **cliffs}
+
+
+def whole_seeds(grid: "xarray.Dataset") -> "xarray.Dataset":
+    """Return the grid with only those seeds that have every cell that any seed has; all seeds if none has.
+
+    A mean over different seeds in different cells would show the seeds, not the cells.
+    """
+    whole = _whole(grid)
+    return grid.isel(seed=np.flatnonzero(whole)) if whole.any() else grid
+
+
+def _whole(grid: "xarray.Dataset") -> NDArray[np.bool_]:
+    stored = ~np.isnan(grid.accuracy.transpose("seed", "lr_shift", "fraction_bits").values)
+    return (stored == stored.any(axis=0)).all(axis=(1, 2))
 
 
 def _read_one(accuracy: NDArray[np.float64], lr_shifts: NDArray[np.int64], bits: NDArray[np.int64]) -> dict[str, Any]:
@@ -231,7 +244,13 @@ def _read_one(accuracy: NDArray[np.float64], lr_shifts: NDArray[np.int64], bits:
             "plateau": float(plateaus[left]),
             "plateau_above": float(plateaus[left - 1]) if left and np.isfinite(plateaus[left - 1]) else None,
         },
-        "diagonal_cliff": {"points": points, "bits_per_halving": slope, "intercept": intercept},
+        "diagonal_cliff": {
+            "points": points,
+            "bits_per_halving": slope,
+            "intercept": intercept,
+            # At the fewest bits tried a point is only an upper limit: the cliff itself may lie outside the grid.
+            "at_fewest_tried": sum(point["fraction_bits"] == int(bits[0]) for point in points),
+        },
         "censored_lr_shifts": [
             int(lr_shifts[i]) for i in range(left, len(lr_shifts)) if not works[i] and np.isfinite(plateaus[i])
         ],
@@ -278,8 +297,15 @@ def describe(cliffs: dict[str, Any]) -> list[str]:
         )
     if diagonal["bits_per_halving"] is None:
         sentences.append("Diagonal cliff: not enough rates in this grid to measure it.")
+    elif diagonal["at_fewest_tried"] == len(diagonal["points"]):
+        fewest = diagonal["points"][0]["fraction_bits"]
+        sentences.append(
+            f"Diagonal cliff: not in this grid; {fewest} fraction bits, the fewest tried, are enough for every rate that works."
+        )
     else:
         needed = ", ".join(f"2^-{point['lr_shift']}: {point['fraction_bits']}" for point in diagonal["points"])
+        if diagonal["at_fewest_tried"]:
+            needed += " (where that is the fewest tried, fewer may do)"
         sentences.append(
             f"Diagonal cliff: each halving of the learning rate costs about {diagonal['bits_per_halving']:.2f} more fraction "
             f"bits (the median over all pairs of rates{_seed_by_seed(diagonal, '{:.2f}')}). Fraction bits that reach 95 % of a "
@@ -321,32 +347,37 @@ def export(store: GridStore, *, plots: bool = True) -> dict[str, Any]:
     """
     state = {"intnet": __version__, "cells": store.count()}
     written, drawn = store.note("written") or {}, store.note("drawn") or {}
-    write = written.get("state") != state or not _all_there(store, FILES)
-    draw = plots and (drawn.get("state") != state or not _all_there(store, PICTURES))
+    write = written.get("state") != state or written.get("files") != _stamps(store, FILES)
+    draw = plots and (drawn.get("state") != state or drawn.get("files") != _stamps(store, PICTURES))
     if not write and not draw and "cliffs" in written:
         return written["cliffs"]
     grid = store.to_xarray()
-    cliffs = read_cliffs(grid)
+    whole = whole_seeds(grid)
+    cliffs = read_cliffs(whole)
     cliffs["sentences"] = describe(cliffs)
+    if left_out := grid.sizes["seed"] - whole.sizes["seed"]:
+        cliffs["sentences"].append(f"Seeds that lack some cells are left out here and in the pictures: {left_out}.")
     if write:
         store.write_csv()
         _write_json(store.folder / "config.json", _config(store, grid))
         _write_json(store.folder / "cliffs.json", cliffs)
         netcdf = grid.to_netcdf(engine="h5netcdf")  # in memory: on a full disk HDF5 itself ends with a segmentation fault
         write_atomically(store.folder / "grid.nc", lambda path: path.write_bytes(netcdf))
-        store.set_note("written", {"state": state, "cliffs": cliffs})
+        store.set_note("written", {"state": state, "files": _stamps(store, FILES), "cliffs": cliffs})
     if draw:
         from intnet import plotting
 
-        surface, maps = plotting.plot_surface(grid), plotting.plot_cliffs(grid, cliffs)
+        surface, maps = plotting.plot_surface(whole), plotting.plot_cliffs(whole, cliffs)
         write_atomically(store.folder / "surface.png", lambda path: surface.savefig(path, dpi=150))
         write_atomically(store.folder / "cliffs.png", lambda path: maps.savefig(path, dpi=150))
-        store.set_note("drawn", {"state": state})
+        store.set_note("drawn", {"state": state, "files": _stamps(store, PICTURES)})
     return cliffs
 
 
-def _all_there(store: GridStore, names: Sequence[str]) -> bool:
-    return all((store.folder / name).exists() for name in names)
+def _stamps(store: GridStore, names: Sequence[str]) -> dict[str, list[int]]:
+    """Return size and time of those files that are there: what was changed since is written again."""
+    paths = [(name, store.folder / name) for name in names]
+    return {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in paths if path.is_file()}
 
 
 def _config(store: GridStore, grid: "xarray.Dataset") -> dict[str, Any]:

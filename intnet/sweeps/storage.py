@@ -69,7 +69,7 @@ _DESCRIPTIONS = {
     ),
     "lost_updates": ("products delta * x that moved no weight", "count"),
     "floored_to_minus_one": ("negative products below one unit that moved a weight by -1", "count"),
-    "wraps": ("products, sums and weights that left int64", "count"),
+    "wraps": ("products, sums and weights that left int64, a sum once by its exact value", "count"),
 }
 
 # What to do about SQLite's errors, by how their names begin; any other error means damage.
@@ -96,9 +96,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     draft = path.with_name(f".{path.stem}.draft{path.suffix}")
     try:
         write(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
         os.replace(draft, path)
     except OSError as error:
-        raise StudyError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+        raise StudyError(f"cannot write {path}: {error.strerror or error}; make room for it or choose another --out") from error
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -310,7 +312,7 @@ def _read_study(connection: sqlite3.Connection) -> dict[str, Any]:
     columns = tuple(row[1] for row in connection.execute("PRAGMA table_info(cells)"))  # none without the table
     study = _read_note(connection, "study") if columns == Row._fields else None
     if study is None or "dataset" not in study:
-        raise sqlite3.DatabaseError("it is not a grid of intnet")
+        raise sqlite3.DatabaseError("it holds no grid of intnet")
     return study
 
 
