@@ -53,6 +53,10 @@ def largest_of_type(values: Integers) -> int:
     return 2 ** (8 * values.dtype.itemsize - 1)
 
 
+def _wider_type(a: Integers, b: Integers) -> Any:
+    return max(a.dtype.type, b.dtype.type, key=lambda kind: np.dtype(kind).itemsize)
+
+
 def multiply(
     a: Integers,
     b: Integers,
@@ -94,7 +98,11 @@ def multiply(
         out: Integers = np.empty((m, n), word_type)
         return out, int(plain.multiply(a, b, a_transposed, b_transposed, accumulator_bits, saturates, out))
     sums: Integers = np.empty((m, n), choice.sums)
-    simd_product.multiply(a, b, a_transposed, b_transposed, choice.operands, sums)
+    # The types themselves may say more than the magnitudes: -128 fits in int8, 128 does not.
+    operands = min(choice.operands, _wider_type(a, b), key=lambda kind: np.dtype(kind).itemsize)
+    if choice.sums is np.int64 and operands in (np.int8, np.int16):
+        operands = np.int32
+    simd_product.multiply(a, b, a_transposed, b_transposed, operands, sums)
     if proven:
         return sums.astype(word_type, copy=False), 0
     out = np.empty((m, n), word_type)
