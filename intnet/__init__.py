@@ -10,41 +10,51 @@ from intnet._version import __version__
 
 if TYPE_CHECKING:
     from intnet.datasets import Dataset, load_digits, load_mnist
-    from intnet.errors import DataError, InputError, StudyError
+    from intnet.errors import DataError, InputError, InputTypeError, StudyError
     from intnet.formats import BlockFloat, Channel, Fixed, Overflow, Rounding, Tile, parse_format
     from intnet.online import Cell, CellResult, OnlineProblem, train_cells
     from intnet.sweeps import GridSpec, GridStore, open_grid
+    from intnet.tensor import Counters, QTensor, dequantize, matmul, quantize, requantize, round_shift
 
 __all__ = [
     "BlockFloat",
     "Cell",
     "CellResult",
     "Channel",
+    "Counters",
     "DataError",
     "Dataset",
     "Fixed",
     "GridSpec",
     "GridStore",
     "InputError",
+    "InputTypeError",
     "OnlineProblem",
     "Overflow",
+    "QTensor",
     "Rounding",
     "StudyError",
     "Tile",
     "__version__",
+    "dequantize",
     "load_digits",
     "load_mnist",
+    "matmul",
     "open_grid",
     "parse_format",
+    "quantize",
+    "requantize",
+    "round_shift",
     "train_cells",
 ]
 
 _HOMES = {
     "datasets": ("Dataset", "load_digits", "load_mnist"),
-    "errors": ("DataError", "InputError", "StudyError"),
+    "errors": ("DataError", "InputError", "InputTypeError", "StudyError"),
     "formats": ("BlockFloat", "Channel", "Fixed", "Overflow", "Rounding", "Tile", "parse_format"),
     "online": ("Cell", "CellResult", "OnlineProblem", "train_cells"),
     "sweeps": ("GridSpec", "GridStore", "open_grid"),
+    "tensor": ("Counters", "QTensor", "dequantize", "matmul", "quantize", "requantize", "round_shift"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

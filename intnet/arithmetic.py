@@ -5,8 +5,9 @@ integers (int64) or booleans, is written in the subset of Python that the interp
 all run, and states what happens at the edge of the word. Nothing here overflows silently: what may leave 64 bits is
 computed in two words or by a shift, which is defined everywhere.
 
-1. Shifts and words     shift_floor, wrap, saturate
-2. Rounding             rounding_constants, round_shift, round_shift_stochastic, round_shift_pseudo_stochastic, shift_sticky
+1. Shifts and words     shift_floor, shift_left, shift_left_bounds, wrap, word_constants, wrap_word, saturate, bit_length
+2. Rounding             rounding_constants, round_shift, round_shift_stochastic, round_shift_pseudo_stochastic, shift_sticky,
+                        round_shift_any
 3. Wide sums            high_word, low_word, join_words, words_leave_int64
 4. Sums and products    add_wrap, add_leaves_int64, multiply_wide, product_leaves_int64, product_words, join_products
 5. Activations          relu
@@ -22,6 +23,7 @@ _LOW_32 = np.int64(0xFFFFFFFF)
 _LOW_16 = np.int64(0xFFFF)
 _INT32_MIN = np.int64(-(2**31))
 _INT32_MAX = np.int64(2**31 - 1)
+_INT64_MIN = np.int64(-(2**63))
 
 
 # 1. Shifts and words ---------------------------------------------------------------------------------------------------
@@ -38,6 +40,33 @@ def shift_floor(value, shift):
 
 
 @jit
+def shift_left(value, shift):
+    """Return ``value * 2**shift`` modulo ``2**64``, two's complement, for any `shift` >= 0.
+
+    >>> int(shift_left(-3, 2)), int(shift_left(5, 63)), int(shift_left(1, 64))
+    (-12, -9223372036854775808, 0)
+    """
+    shift = np.int64(shift)
+    return np.int64(value) << shift if shift < 64 else np.int64(0)
+
+
+@jit
+def shift_left_bounds(shift, minimum, maximum):
+    """Return the smallest and the largest value with ``minimum <= value * 2**shift <= maximum``, for any `shift` >= 0.
+
+    `minimum` <= 0 and `maximum` >= -1. Where no value is allowed, the first is greater than the second.
+
+    >>> [int(bound) for bound in shift_left_bounds(2, -128, 127)]
+    [-32, 31]
+    """
+    shift, minimum, maximum = np.int64(shift), np.int64(minimum), np.int64(maximum)
+    if shift > 63:
+        return np.int64(0), maximum >> np.int64(63)
+    below_unit = ~(np.int64(-1) << shift)  # 2**shift - 1
+    return (minimum + below_unit) >> shift, maximum >> shift
+
+
+@jit
 def wrap(value, word_bits):
     """Return `value` modulo ``2**word_bits`` as a two's complement word; `word_bits` in 1..64.
 
@@ -46,6 +75,40 @@ def wrap(value, word_bits):
     """
     unused = np.int64(64) - np.int64(word_bits)
     return (np.int64(value) << unused) >> unused
+
+
+@jit
+def word_constants(word_bits, signed):
+    """Return ``(mask, sign)`` for :func:`wrap_word`; `word_bits` in 1..63, or 64 for a signed word."""
+    word_bits = np.int64(word_bits)
+    if word_bits == 64:
+        return np.int64(-1), np.int64(0)
+    one = np.int64(1)
+    return ~(np.int64(-1) << word_bits), one << (word_bits - one) if signed else np.int64(0)
+
+
+@jit
+def wrap_word(value, mask, sign):
+    """Return `value` modulo the word that :func:`word_constants` describes: :func:`wrap`, and for unsigned words too.
+
+    >>> int(wrap_word(130, 255, 128)), int(wrap_word(-1, 255, 0))
+    (-126, 255)
+    """
+    return ((np.int64(value) & np.int64(mask)) ^ np.int64(sign)) - np.int64(sign)
+
+
+@jit
+def bit_length(value):
+    """Return the number of bits of `value` >= 0 without leading zeros; 0 for 0.
+
+    >>> [int(bit_length(value)) for value in (0, 1, 127, 128)]
+    [0, 1, 7, 8]
+    """
+    value, bits = np.int64(value), np.int64(0)
+    while value > 0:
+        value >>= np.int64(1)
+        bits += np.int64(1)
+    return bits
 
 
 @jit
@@ -114,19 +177,28 @@ def round_shift(value, shift, base, if_negative, if_odd, set_bit):
 
 @jit
 def round_shift_stochastic(value, shift, fraction, random_bits):
-    """Return ``value / 2**shift`` rounded up with the probability of its rest; `shift` in 0..62.
+    """Return ``value / 2**shift`` rounded up with the probability of its rest; for any `shift` >= 0.
 
     Parameters
     ----------
     value : int64
-    shift : int, 0..62
+    shift : int64
     fraction : int64, 0..2**random_bits - 1
         The random bits, read as a fraction: ``fraction / 2**random_bits``.
     random_bits : int, 1..62
         The rest of the value, as a fraction ``rest / 2**shift``, is cut to this many bits, and rounds up when it and the
         random fraction together reach one.
+
+    Examples
+    --------
+    A quarter rounds up for one random fraction of four:
+
+    >>> [int(round_shift_stochastic(5, 2, fraction, 2)) for fraction in range(4)]
+    [1, 1, 1, 2]
     """
     value, shift, random_bits = np.int64(value), np.int64(shift), np.int64(random_bits)
+    if shift > 62:  # what lies below 62 bits of the rest is cut in any case
+        value, shift = value >> min(shift - np.int64(62), np.int64(63)), np.int64(62)
     quotient = value >> shift
     rest = value - (quotient << shift)
     aligned = rest >> (shift - random_bits) if shift > random_bits else rest << (random_bits - shift)
@@ -135,26 +207,30 @@ def round_shift_stochastic(value, shift, fraction, random_bits):
 
 @jit
 def round_shift_pseudo_stochastic(value, shift):
-    """Return ``value / 2**shift`` rounded by its own low bits (NITI: Wang et al. 2020, sec. III-C); `shift` in 0..62.
+    """Return ``value / 2**shift`` rounded by its own low bits (NITI: Wang et al. 2020, sec. III-C); for any `shift` >= 0.
 
     On the magnitude: the upper half of the discarded bits is the fraction, the lower half, doubled if their number is odd,
     plays the random number; a greater fraction rounds away from zero.
+
+    >>> int(round_shift_pseudo_stochastic(0b1001, 4)), int(round_shift_pseudo_stochastic(0b0110, 4))
+    (1, 0)
     """
     value, shift = np.int64(value), np.int64(shift)
+    if value == _INT64_MIN:  # its magnitude is no int64: 2**63, with a lower half of zeros
+        if shift <= 62:
+            return value >> shift
+        return np.int64(-1) if shift < 128 else np.int64(0)
+    if shift > 125:
+        return np.int64(0)  # the upper half is zero
+    magnitude = -value if value < 0 else value
+    quotient = magnitude >> shift if shift < 63 else np.int64(0)
+    rest = magnitude - (quotient << min(shift, np.int64(62)))
     low_bits = shift >> np.int64(1)
-    quotient = value >> shift
-    rest = value - (quotient << shift)
-    negative = value < 0
-    if negative and rest != 0:
-        quotient += np.int64(1)  # to zero
-        rest = (np.int64(1) << shift) - rest  # of the magnitude
     upper = rest >> low_bits
-    lower = rest - (upper << low_bits)
-    if shift & np.int64(1):
-        lower <<= np.int64(1)
+    lower = (rest - (upper << low_bits)) << (shift & np.int64(1))
     if upper > lower:
-        return quotient - np.int64(1) if negative else quotient + np.int64(1)
-    return quotient
+        quotient += np.int64(1)
+    return -quotient if value < 0 else quotient
 
 
 @jit
@@ -166,6 +242,20 @@ def shift_sticky(value, shift):
     value, shift = np.int64(value), np.int64(shift)
     quotient = value >> shift
     return quotient | np.int64(value != (quotient << shift))
+
+
+@jit
+def round_shift_any(value, shift, mode):
+    """Return ``value / 2**shift`` rounded by one of the modes FLOOR .. JAM; for any `shift` >= 0.
+
+    >>> int(round_shift_any(-5, 1, TIES_EVEN)), int(round_shift_any(-5, 1, TIES_NEG)), int(round_shift_any(5, 1000, CEIL))
+    (-2, -3, 1)
+    """
+    value, shift = np.int64(value), np.int64(shift)
+    if shift > 62:
+        value, shift = shift_sticky(value, min(shift - np.int64(62), np.int64(63))), np.int64(62)
+    base, if_negative, if_odd, set_bit = rounding_constants(mode, shift)
+    return round_shift(value, shift, base, if_negative, if_odd, set_bit)
 
 
 # 3. Wide sums: value = high * 2**32 + low. Up to 2**31 values may be added word by word before they are joined ----------
@@ -285,3 +375,49 @@ def relu(value):
     (0, 3)
     """
     return max(np.int64(value), np.int64(0))
+
+
+# 6. The TFLite pipeline -------------------------------------------------------------------------------------------------
+#
+# Rounding twice, which no single mode does. Arguments and results are 32-bit words. gemmlowp: fixedpoint/fixedpoint.h;
+# Jacob et al. 2018, arXiv:1712.05877, sec. 2.2.
+
+
+@jit
+def saturating_rounding_doubling_high_multiply(a, b):
+    """Return ``a * b / 2**31`` to nearest, ties to plus infinity, of int32; the one overflow, both -2**31, saturates.
+
+    gemmlowp's nudge of 1 - 2**30 before a truncating division of a negative product gives the same: ties up.
+
+    >>> half = 2**30
+    >>> int(saturating_rounding_doubling_high_multiply(3, half)), int(saturating_rounding_doubling_high_multiply(-3, half))
+    (2, -1)
+    """
+    product = np.int64(a) * np.int64(b)  # at most 2**62
+    return min((product + np.int64(1 << 30)) >> np.int64(31), _INT32_MAX)
+
+
+@jit
+def rounding_divide_by_power_of_two(value, shift):
+    """Return ``value / 2**shift`` to nearest, ties away from zero, of int32; `shift` in 0..31.
+
+    >>> int(rounding_divide_by_power_of_two(3, 1)), int(rounding_divide_by_power_of_two(-3, 1))
+    (2, -2)
+    """
+    return round_shift_any(value, shift, TIES_AWAY)
+
+
+@jit
+def multiply_by_quantized_multiplier(value, multiplier, shift):
+    """Return ``value * multiplier / 2**31 * 2**shift`` as TFLite's reference kernels do, rounding twice; `shift` in -31..30.
+
+    A left shift, `shift` > 0, comes first and saturates int32 (TFLite leaves it undefined; gemmlowp's left shift saturates
+    too); then the doubling high multiply; a right shift, `shift` < 0, comes last.
+
+    >>> int(multiply_by_quantized_multiplier(5, 2**30, -1)), int(multiply_by_quantized_multiplier(-5, 2**30, -1))
+    (2, -1)
+    """
+    value, shift, zero = np.int64(value), np.int64(shift), np.int64(0)
+    shifted = saturate(value << max(shift, zero), _INT32_MIN, _INT32_MAX)
+    product = saturating_rounding_doubling_high_multiply(shifted, multiplier)
+    return rounding_divide_by_power_of_two(product, max(-shift, zero))

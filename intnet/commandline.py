@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """Read the command line; ``--option -3:5`` gives the option a value, which argparse takes for another option."""
         joined: list[str] = []
         for word in sys.argv[1:] if args is None else args:

@@ -15,3 +15,7 @@ class DataError(InputError):
 
 class StudyError(InputError):
     """A results folder cannot be used: another study, another run, damaged or not writable."""
+
+
+class InputTypeError(InputError, TypeError):
+    """A value of the wrong type: floats where integers are due, for example."""

@@ -1,5 +1,9 @@
 """Slow references in Python integers, which have no width. They import nothing of intnet."""
 
+from fractions import Fraction
+
+import numpy as np
+
 M64 = 2**64
 
 
@@ -43,3 +47,174 @@ def train_cell(inputs, labels, weights, fraction_bits, lr_shift, iterations):
                 seen["floored"] += -(2 ** (f + lr)) < p < 0
                 row[j] = word(row[j] + s)
     return {**seen, "weights": weights}
+
+
+# Rounding and overflow --------------------------------------------------------------------------------------------------
+
+
+def round_fraction(x, mode, fraction=None, random_bits=None):
+    """Return an exact Fraction rounded by the mode of that name; `fraction` is the random integer below 2**random_bits."""
+    low = x.numerator // x.denominator  # floor
+    rest = x - low
+    if mode == "floor":
+        return low
+    if mode == "jam":
+        return low | 1
+    if mode == "stochastic":
+        cut = (rest * 2**random_bits).__floor__()
+        return low + (cut + fraction >= 2**random_bits)
+    if rest == 0:
+        return low
+    half = Fraction(1, 2)
+    positive, odd = x > 0, low % 2 == 1
+    up = {
+        "ceil": True,
+        "to_zero": not positive,
+        "to_away": positive,
+        "ties_even": rest > half or (rest == half and odd),
+        "ties_pos": rest >= half,
+        "ties_neg": rest > half,
+        "ties_away": rest > half or (rest == half and positive),
+        "ties_zero": rest > half or (rest == half and not positive),
+    }[mode]
+    return low + up
+
+
+def pseudo_stochastic(value, shift):
+    """NITI, sec. III-C, on Python integers: the halves of the discarded bits of the magnitude are compared."""
+    magnitude = abs(value)
+    rest = magnitude % 2**shift
+    upper, lower = rest >> (shift // 2), rest % 2 ** (shift // 2)
+    if shift % 2:
+        lower *= 2
+    rounded = (magnitude >> shift) + (upper > lower)
+    return -rounded if value < 0 else rounded
+
+
+def limits(word_bits, signed, overflow):
+    """Return the least and the greatest result."""
+    least, greatest = (-(2 ** (word_bits - 1)), 2 ** (word_bits - 1) - 1) if signed else (0, 2**word_bits - 1)
+    return (-greatest if signed and overflow == "saturate_symmetric" else least), greatest
+
+
+def into_word(rounded, word_bits, signed, overflow):
+    """Return the word and whether the value had left it; "error" gives the bits of "wrap"."""
+    least, greatest = limits(word_bits, signed, overflow)
+    if least <= rounded <= greatest:
+        return rounded, False
+    if overflow.startswith("saturate"):
+        return max(least, min(greatest, rounded)), True
+    return (wrap(rounded, word_bits) if signed else rounded % 2**word_bits), True
+
+
+def requantize(values, shifts, mode, overflow, word_bits, signed=True, fractions=None, random_bits=None):
+    """Return the results and the counters of flat Python integers, each with its shift."""
+    results, outside, lost = [], 0, 0
+    for i, (value, shift) in enumerate(zip(values, shifts, strict=True)):
+        exact = Fraction(value) / Fraction(2) ** shift
+        if mode == "pseudo_stochastic":
+            rounded = pseudo_stochastic(value, shift) if shift >= 0 else int(exact)
+        elif shift < 0 and mode == "stochastic":
+            rounded = int(exact)
+        else:
+            rounded = round_fraction(exact, mode, fractions[i] if fractions else None, random_bits)
+        result, left = into_word(rounded, word_bits, signed, overflow)
+        results.append(result)
+        outside += left
+        lost += value != 0 and rounded == 0
+    saturates = overflow.startswith("saturate")
+    seen = (min(results), max(results)) if results else (2**63 - 1, -(2**63))
+    return results, [outside if saturates else 0, 0 if saturates else outside, lost, *seen]
+
+
+# Random bits ------------------------------------------------------------------------------------------------------------
+
+
+def philox(counter, key):
+    """Philox-4x32-10 as in the paper: Salmon et al. 2011, figures 2 and 4."""
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(b >> 32) ^ c[1] ^ k[0], b % 2**32, (a >> 32) ^ c[3] ^ k[1], a % 2**32]
+        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
+    return c
+
+
+def random_word(seed, stream, step, position):
+    block = position // 4
+    return philox((block % 2**32, block // 2**32, step, stream), (seed % 2**32, seed // 2**32))[position % 4]
+
+
+def random_fraction(seed, stream, step, index, random_bits):
+    if random_bits <= 32:
+        return random_word(seed, stream, step, index) >> (32 - random_bits)
+    high, low = (random_word(seed, stream, step, 2 * index + half) for half in (0, 1))
+    return (high * 2**32 + low) >> (64 - random_bits)
+
+
+# The TFLite pipeline, transcribed from gemmlowp's fixedpoint.h and TFLite's common.h with C's truncating division ---------
+
+
+def doubling_high_multiply(a, b):
+    if a == b == -(2**31):
+        return 2**31 - 1
+    product = a * b
+    nudge = 2**30 if product >= 0 else 1 - 2**30
+    total = product + nudge
+    return total // 2**31 if total >= 0 else -(-total // 2**31)
+
+
+def divide_by_power_of_two(x, exponent):
+    mask = (1 << exponent) - 1
+    remainder, threshold = x & mask, (mask >> 1) + (x < 0)
+    return (x >> exponent) + (remainder > threshold)
+
+
+def quantized_multiplier(x, multiplier, shift):
+    left, right = max(shift, 0), max(-shift, 0)
+    shifted = max(-(2**31), min(2**31 - 1, x * 2**left))
+    return divide_by_power_of_two(doubling_high_multiply(shifted, multiplier), right)
+
+
+def pad(x, padding, fill=0):
+    n, height, width, channels = x.shape
+    top, bottom, left, right = padding
+    wide = np.full((n, height + top + bottom, width + left + right, channels), fill, x.dtype)
+    wide[:, top : top + height, left : left + width] = x
+    return wide
+
+
+def windows(x, window, stride, padding, fill=0):
+    """Return ``(n, out height, out width, window height, window width, channels)``: what every window sees."""
+    x = pad(x, padding, fill)
+    rows = range(0, x.shape[1] - window[0] + 1, stride[0])
+    columns = range(0, x.shape[2] - window[1] + 1, stride[1])
+    seen = np.zeros((len(x), len(rows), len(columns), *window, x.shape[3]), x.dtype)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            seen[:, i, j] = x[:, row : row + window[0], column : column + window[1]]
+    return seen
+
+
+def convolve(x, weights, stride, padding, groups):
+    """Convolve; with arrays of objects in exact integers, with arrays of int64 modulo 2**64."""
+    seen = windows(x, weights.shape[1:3], stride, padding)
+    outputs = []
+    for o, kernel in enumerate(weights):
+        first = o * groups // len(weights) * weights.shape[3]
+        outputs.append((seen[..., first : first + weights.shape[3]] * kernel).sum(axis=(3, 4, 5)))
+    return np.stack(outputs, axis=-1)
+
+
+def convolve_backward(x, weights, dy, stride, padding, groups):
+    """Return the gradients of `x` and of `weights`, one product after the other: for y += x w, dx += dy w and dw += dy x."""
+    wide, top, left = pad(x, padding), padding[0], padding[2]
+    dx, dw = np.zeros_like(wide), np.zeros_like(weights)
+    channels = weights.shape[3]
+    for o, ky, kx, i, j in np.ndindex(*weights.shape[:3], *dy.shape[1:3]):
+        first = o * groups // len(weights) * channels
+        pixel = (slice(None), i * stride[0] + ky, j * stride[1] + kx, slice(first, first + channels))
+        errors = dy[:, i, j, o, np.newaxis]
+        dx[pixel] += weights[o, ky, kx] * errors
+        dw[o, ky, kx] += (wide[pixel] * errors).sum(axis=0)
+    return dx[:, top : top + x.shape[1], left : left + x.shape[2]], dw

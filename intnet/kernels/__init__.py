@@ -7,28 +7,52 @@ import numba
 import numpy as np
 
 from intnet.kernels import plain, simd
-from intnet.kernels.edge import quantize_nearest
+from intnet.kernels._parallel import set_threads, threads
+from intnet.kernels.edge import dequantize, exponents_of, quantize, quantize_nearest
 from intnet.kernels.plain import (
+    COUNT_LOST,
+    COUNT_SATURATED,
+    COUNT_WRAPPED,
+    COUNTERS,
     ERROR_HIGH,
     FLOORED,
     LOST,
+    SEEN_MAXIMUM,
+    SEEN_MINIMUM,
     TOTALS,
     UPDATE_HIGH,
     WRAPS,
     count_nonzero,
     pack_nonzero,
 )
+from intnet.kernels.product import multiply
+from intnet.kernels.requantization import exponents_of_integers, new_counters, requantize
 
 __all__ = [
+    "COUNTERS",
+    "COUNT_LOST",
+    "COUNT_SATURATED",
+    "COUNT_WRAPPED",
     "ERROR_HIGH",
     "FLOORED",
     "LOST",
+    "SEEN_MAXIMUM",
+    "SEEN_MINIMUM",
     "TOTALS",
     "UPDATE_HIGH",
     "WRAPS",
     "count_nonzero",
+    "dequantize",
+    "exponents_of",
+    "exponents_of_integers",
+    "multiply",
+    "new_counters",
     "pack_nonzero",
+    "quantize",
     "quantize_nearest",
+    "requantize",
+    "set_threads",
+    "threads",
     "train_online",
 ]
 

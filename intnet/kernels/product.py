@@ -16,7 +16,7 @@ from intnet.kernels.simd import product as simd_product
 
 _COMPILED = not numba.config.DISABLE_JIT
 
-Integers = NDArray[np.integer]
+Integers = NDArray[np.signedinteger]
 
 
 class Choice(NamedTuple):

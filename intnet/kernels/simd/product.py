@@ -188,13 +188,17 @@ def _multiply_panel(vectors, a, rows, a_row, words, at, steps, initial, c, c_at,
 
 
 @jit
-def multiply_rows(a, transposed, first_row, last_row, first_k, last_k, together, offset, packed, words, sums, n, width, add, c):
+def multiply_rows(
+    a, transposed, first_row, last_row, first_k, last_k, together, offset, packed, flat, words, sums, n, width, add, c
+):
     """Multiply rows of A by packed B into the same rows of C, or add to them.
 
     Parameters
     ----------
     a : (m, k) integers, or (k, m) if `transposed`
     packed : (rows of a block, padded k) scratch of the tile's left type, zeros
+    flat : (its size,)
+        The same memory. (Reshaping within compiled code would compare sizes as floats.)
     words, sums : from `pack_b`
     n, width : int
         Columns of C, and of a panel.
@@ -205,7 +209,6 @@ def multiply_rows(a, transposed, first_row, last_row, first_k, last_k, together,
     vector = width // MAX_VECTORS
     steps = (last_k - first_k + together - 1) // together
     a_row = packed.shape[1]
-    flat = packed.reshape(packed.size)
     scratch = np.zeros(ROW_BLOCK * width, c.dtype)
     initial = np.zeros(width, c.dtype)
     for row in range(first_row, last_row, _BLOCK):
@@ -271,6 +274,7 @@ def multiply(a, b, a_transposed, b_transposed, kind, out):
                 together,
                 offset,
                 packed,
+                packed.reshape(-1),
                 words,
                 sums,
                 n,
