@@ -130,18 +130,19 @@ def fill_fractions(key_0, key_1, stream, step, first_index, count, random_bits, 
         return skip
     skip = (first_index & np.int64(1)) << np.int64(1)
     whole = (skip + count + count + np.int64(3)) & np.int64(-4)
-    fill_words(key_0, key_1, stream, step, np.uint64(first_index >> np.int64(1)), np.uint64(0), room[:whole])
-    drop = np.uint64(np.int64(64) - random_bits)
-    for i in range(count):
-        high, low = np.uint64(room[skip + 2 * i]), np.uint64(room[skip + 2 * i + 1])
-        room[i] = np.int64(((high << _32) | low) >> drop)
+    fractions, words = room[:count], room[count : count + whole]
+    fill_words(key_0, key_1, stream, step, np.uint64(first_index >> np.int64(1)), np.uint64(0), words)
+    taken, drop = words[skip:], np.uint64(np.int64(64) - random_bits)
+    for i in range(np.uint64(fractions.size)):
+        place = np.uint64(i) << _1
+        fractions[np.uint64(i)] = np.int64(((np.uint64(taken[place]) << _32) | np.uint64(taken[place | _1])) >> drop)
     return np.int64(0)
 
 
 @jit
 def room_for(count, random_bits):
     """Return how many places :func:`fill_fractions` needs for `count` elements."""
-    return np.int64(count) * (np.int64(1) if random_bits <= 32 else np.int64(2)) + np.int64(8)
+    return np.int64(count) * (np.int64(1) if random_bits <= 32 else np.int64(3)) + np.int64(8)
 
 
 # 3. Public ---------------------------------------------------------------------------------------------------------------

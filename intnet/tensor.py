@@ -176,7 +176,8 @@ def quantize(
         raise InputTypeError(f"x must hold real numbers, got dtype {values.dtype}")
     values = np.ascontiguousarray(values, None if values.dtype in (np.float32, np.float64) else np.float64)
     counted = kernels.new_counters()
-    options: dict[str, Any] = {"random_bits": int(random_bits), "seed": seed, "stream": stream, "step": step, "counters": counted}
+    options: dict[str, Any] = {"random_bits": int(random_bits), "seed": seed, "stream": stream, "step": step}
+    options["counters"] = counted
     if isinstance(form, Fixed):
         exponent = _shared(-form.fraction_bits, values.ndim)
         mantissa = kernels.quantize(

@@ -8,6 +8,7 @@ import numpy as np
 
 from intnet.kernels import plain, simd
 from intnet.kernels._parallel import set_threads, threads
+from intnet.kernels.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights, output_size
 from intnet.kernels.edge import dequantize, exponents_of, quantize, quantize_nearest
 from intnet.kernels.plain import (
     COUNT_LOST,
@@ -25,7 +26,9 @@ from intnet.kernels.plain import (
     count_nonzero,
     pack_nonzero,
 )
+from intnet.kernels.pooling import max_pool, max_pool_backward, sum_pool, sum_pool_backward
 from intnet.kernels.product import multiply
+from intnet.kernels.reduce import argmax_rows, extremes, max_magnitude, moments, sum_axes
 from intnet.kernels.requantization import exponents_of_integers, new_counters, requantize
 
 __all__ = [
@@ -41,17 +44,30 @@ __all__ = [
     "TOTALS",
     "UPDATE_HIGH",
     "WRAPS",
+    "argmax_rows",
+    "conv2d",
+    "conv2d_backward_input",
+    "conv2d_backward_weights",
     "count_nonzero",
     "dequantize",
     "exponents_of",
     "exponents_of_integers",
+    "extremes",
+    "max_magnitude",
+    "max_pool",
+    "max_pool_backward",
+    "moments",
     "multiply",
     "new_counters",
+    "output_size",
     "pack_nonzero",
     "quantize",
     "quantize_nearest",
     "requantize",
     "set_threads",
+    "sum_axes",
+    "sum_pool",
+    "sum_pool_backward",
     "threads",
     "train_online",
 ]

@@ -27,7 +27,7 @@ from intnet.arithmetic import (
 )
 from intnet.errors import InputError
 from intnet.kernels import _parallel
-from intnet.kernels.plain.requantize import WINDOW, copy, count, extent, fit, requantize_run, shifts_of, store, window_end
+from intnet.kernels.plain.requantize import WINDOW, count, extent, fit, requantize_run, shifts_of, store, window_end
 from intnet.kernels.requantization import (
     NO_SEQUENCE,
     PIECE,
@@ -52,6 +52,13 @@ _BIAS = np.int64(1075)  # value = mantissa * 2**(exponent field - bias), the man
 
 
 # 1. Kernels --------------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _widen(values, doubles):
+    """Copy floats to the front of a float64 array: every float32 is a float64."""
+    for i in range(values.size):
+        doubles[i] = values[i]
 
 
 @jit
@@ -193,7 +200,7 @@ def _quantize(
     while end < stop:
         begin, end = end, window_end(end, stop, length, exponents)
         size = end - begin
-        copy(values[begin:end], doubles)  # every float32 is a float64
+        _widen(values[begin:end], doubles)
         here = shifts_of(exponents, length, begin, end, room)
         if mode == STOCHASTIC:
             skip = fill_fractions(key_0, key_1, stream, step, first_index + begin, size, random_bits, fractions)

@@ -65,7 +65,7 @@ def sum_axes(x: Integers, first: int, last: int) -> tuple[Int64s, int]:
     """
     shape = x.shape[:first] + x.shape[last:]
     outer, size, inner = (int(np.prod(part, dtype=np.int64)) for part in (x.shape[:first], x.shape[first:last], x.shape[last:]))
-    sums, left = sum_by_words(lambda values: _sum_axis(values.reshape(outer, size, inner)), x, size)
+    sums, left = sum_by_words(lambda values: _sum_axis(values.reshape(-1), outer, size, inner), x, size)
     return sums.reshape(shape), left
 
 
@@ -94,22 +94,24 @@ def sum_by_words(add: Callable[[Integers], Int64s], x: Integers, terms: int) -> 
     return sums, int(plain.join_sums(high.reshape(-1), low.reshape(-1), sums.reshape(-1)))
 
 
-def _sum_axis(x: Integers) -> Int64s:
-    outer, size, inner = x.shape
-    if outer > 1:
+def _sum_axis(x: Integers, outer: int, size: int, inner: int) -> Int64s:
+    """Add up the middle axis of three, modulo ``2**64``."""
+    if outer != 1:
         out: Int64s = np.empty((outer, inner), np.int64)
-        pieces = _parallel.pieces_of(outer, minimum=max(1, 2**17 // max(1, size * inner)))
-        _parallel.run(lambda first, last: plain.sum_axis(x[first:last], out[first:last]), pieces)
+        row = size * inner
+        _parallel.run(
+            lambda first, last: plain.sum_axis(x[first * row : last * row], size, out[first:last]),
+            _parallel.pieces_of(outer, minimum=max(1, 2**17 // max(1, row))),
+        )
         return out
-    pieces = _parallel.pieces_of(size, minimum=max(1, 2**17 // max(1, inner)))
-    parts = np.zeros((max(1, len(pieces)), outer, inner), np.int64)
 
-    def add(first: int, last: int) -> None:
-        plain.sum_axis(x.reshape(-1)[first * inner : last * inner].reshape(outer, last - first, inner), parts[starts[first]])
+    def add(first: int, last: int) -> Int64s:
+        part: Int64s = np.empty((1, inner), np.int64)
+        plain.sum_axis(x[first * inner : last * inner], last - first, part)
+        return part
 
-    starts = {first: number for number, (first, _) in enumerate(pieces)}
-    _parallel.run(add, pieces if outer else [])
-    return parts.sum(axis=0)
+    parts = _parallel.run(add, _parallel.pieces_of(size, minimum=max(1, 2**17 // max(1, inner))))
+    return sum(parts, np.zeros((1, inner), np.int64))
 
 
 def moments(x: Integers) -> tuple[Int64s, Int64s, int]:

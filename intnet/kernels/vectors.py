@@ -1,4 +1,4 @@
-"""Integer vectors for Numba: the one place of the package that emits LLVM IR.
+"""Integer vectors for Numba, emitted as LLVM IR.
 
 Numba has no vector types. Here are two, of 16 lanes each (``i32x16`` and ``i64x16``), and the few operations on them that
 the fast kernels use. LLVM fits them to the processor: two AVX-512 registers for 16 int64, four AVX2 ones, eight NEON ones.

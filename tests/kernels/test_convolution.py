@@ -203,7 +203,7 @@ def test_fast_in_many_small_blocks(kind, result, monkeypatch):
         monkeypatch.setattr(simd, name, size)
     pieces_of = _parallel.pieces_of
     monkeypatch.setattr(_parallel, "pieces_of", lambda count, multiple=1, minimum=1: pieces_of(count, multiple, 1))  # noqa: ARG005
-    sizes = [(40, 3, 1), (3, 5, 2), (150, 70, 1)]
+    sizes = [(40, 3, 1), (3, 5, 2), (150, 70, 1), (1, 1, 24), (17, 1, 3)]
     for seed, (channels, out_channels, groups) in enumerate(sizes):
         random = np.random.default_rng(seed)
         case = Case(random, kind, limit=127, channels=channels, out_channels=out_channels, groups=groups, n=3, image=(9, 11))

@@ -4,6 +4,7 @@ Fast kernels elsewhere carry the same names, take the same arguments and give th
 calls them has checked the arguments and made the arrays.
 """
 
+from intnet.kernels.plain.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights
 from intnet.kernels.plain.online import (
     ERROR_HIGH,
     FLOORED,
@@ -15,7 +16,9 @@ from intnet.kernels.plain.online import (
     pack_nonzero,
     train_online,
 )
+from intnet.kernels.plain.pooling import max_pool, max_pool_backward, sum_pool, sum_pool_backward
 from intnet.kernels.plain.product import bring_into_word, largest_magnitude, limit_sums, multiply
+from intnet.kernels.plain.reduce import argmax_rows, extremes, join_sums, moments, moments_by_words, split_words, sum_axis
 from intnet.kernels.plain.requantize import (
     COUNT_LOST,
     COUNT_SATURATED,
@@ -44,17 +47,31 @@ __all__ = [
     "TOTALS",
     "UPDATE_HIGH",
     "WRAPS",
+    "argmax_rows",
     "bring_into_word",
+    "conv2d",
+    "conv2d_backward_input",
+    "conv2d_backward_weights",
     "count_nonzero",
     "extents",
+    "extremes",
+    "join_sums",
     "largest_magnitude",
     "limit_sums",
     "magnitude_bits",
+    "max_pool",
+    "max_pool_backward",
+    "moments",
+    "moments_by_words",
     "multiply",
     "pack_nonzero",
     "requantize",
     "requantize_one",
     "round_all",
     "shifts_to_fit",
+    "split_words",
+    "sum_axis",
+    "sum_pool",
+    "sum_pool_backward",
     "train_online",
 ]

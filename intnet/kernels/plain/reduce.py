@@ -26,29 +26,30 @@ def extremes(values):
 
 
 @jit
-def sum_axis(x, out):
-    """Add up the middle axis.
+def sum_axis(x, size, out):
+    """Add up the middle one of three axes.
 
     Parameters
     ----------
-    x : (outer, size, inner) integers
+    x : (outer * size * inner,) integers
+    size : int64
     out : (outer, inner) int64, written
     """
-    outer, size, inner = x.shape
-    flat = x.reshape(x.size)
+    outer, inner = out.shape
     for o in range(outer):
+        block = x[o * size * inner : (o + 1) * size * inner]
         if inner == 1:
-            row = flat[o * size : (o + 1) * size]
             total = np.int64(0)
             for k in range(size):
-                total += np.int64(row[k])
+                total += np.int64(block[k])
             out[o, 0] = total
-        else:
+            continue
+        for c in range(inner):
+            out[o, c] = 0
+        for k in range(size):
+            row = block[k * inner : (k + 1) * inner]
             for c in range(inner):
-                out[o, c] = 0
-            for k in range(size):
-                for c in range(inner):
-                    out[o, c] += np.int64(x[o, k, c])
+                out[o, c] += np.int64(row[c])
 
 
 @jit

@@ -193,6 +193,13 @@ def copy(source, target):
 
 
 @jit
+def fill(target, value):
+    """Write `value` everywhere."""
+    for i in range(target.size):
+        target[i] = value
+
+
+@jit
 def extent(out, least, greatest):
     """Return the least and the greatest of the results and of what was seen before; in the narrow type of `out`."""
     for i in range(out.size):
@@ -213,27 +220,26 @@ def window_end(start, stop, length, shifts):
 def shifts_of(shifts, length, start, stop, room):
     """Return the shifts of the elements `start` to `stop` of a tensor, or the one they all have; `room` is written."""
     first, blocks, inner = shifts.shape
-    flat = shifts.reshape(shifts.size)
-    if flat.size == 1:
-        return flat
+    if shifts.size == 1:
+        return shifts[0, 0]
     row = start // inner  # (o * blocks + b) * length + l
-    block = row // length
+    block = row // length  # o * blocks + b
     if inner == 1 and stop <= (block + 1) * length:
-        place = block if first > 1 else block % blocks
-        return flat[place : place + 1]
+        return shifts[block // blocks if first > 1 else 0, block % blocks]
     each = room[: stop - start]
     left, column = (block + 1) * length - row, start - row * inner  # rows left in the block, this one included
     position = np.int64(0)
     while position < each.size:
-        begin = (block if first > 1 else block % blocks) * inner
+        of_block = shifts[block // blocks if first > 1 else 0, block % blocks]
         if inner == 1:
             end = min(position + left, each.size)
-            each[position:end] = flat[begin]
-            position, left, block = end, length, block + 1
-            continue
-        end = min(position + inner - column, each.size)
-        each[position:end] = flat[begin + column : begin + column + end - position]
-        position, column, left = end, np.int64(0), left - 1
+            fill(each[position:end], of_block[0])
+            left = np.int64(0)
+        else:
+            end = min(position + inner - column, each.size)
+            copy(of_block[column : column + end - position], each[position:end])
+            left -= 1
+        position, column = end, np.int64(0)
         if left == 0:
             left, block = length, block + 1
     return each

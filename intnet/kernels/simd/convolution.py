@@ -226,6 +226,30 @@ def _as_bytes(array, kind):
     return array.astype(kind, copy=False).reshape(-1).view(np.uint8)
 
 
+def _together(groups, channels, out_channels):
+    """Return how many narrow groups fill a vector between them, to be treated as one group with zeros among its weights."""
+    most = max(1, LANES // max(channels, out_channels, 1))
+    return max(number for number in range(1, most + 1) if groups % number == 0)
+
+
+def _joined(weights, groups, number):
+    """Return the weights of `number` groups each as those of one group, zero where input and output are of different ones."""
+    out_channels, kh, kw, channels = weights.shape
+    joined = np.zeros((out_channels, kh, kw, number * channels), weights.dtype)
+    for to, own in _of_groups(joined, weights, groups, number):
+        to[...] = own
+    return joined
+
+
+def _of_groups(joined, weights, groups, number):
+    """Yield the parts of `joined` and of `weights`, both as in `_joined`, that belong together."""
+    out_channels, kh, kw, channels = weights.shape
+    shape = (groups // number, number, out_channels // groups, kh, kw)
+    joined, weights = joined.reshape(*shape, number, channels), weights.reshape(*shape, channels)
+    for group in range(number):
+        yield joined[:, group, :, :, :, group], weights[:, group]
+
+
 def _convolve(source, image, taps, grid, b, b_transposed, kind, place, add, positions, out):
     """Convolve with weights given as the right operand of a product, see `convolve_rows`."""
     together, word_type, left_type, offset, width = _layout(kind, out.dtype)
@@ -277,6 +301,10 @@ def conv2d(x, weights, stride, padding, groups, kind, out):
     if not out.size or not weights[0].size:
         out[...] = 0
         return
+    number = _together(groups, c, out_c // groups)
+    if number > 1:
+        conv2d(x, _joined(weights, groups, number), stride, padding, groups // number, kind, out)
+        return
     kind = _possible(kind, out.dtype)
     size = np.dtype(kind).itemsize
     source, image, grid = _as_bytes(x, kind), _numbers(height, width, channels * size), _numbers(oh, ow)
@@ -325,6 +353,10 @@ def conv2d_backward_input(dy, weights, stride, padding, groups, kind, out):
         out[...] = 0  # some pixels are not touched
     if not out.size or not dy.size or not weights.size:
         return
+    number = _together(groups, c, out_c // groups)
+    if number > 1:
+        conv2d_backward_input(dy, _joined(weights, groups, number), stride, padding, groups // number, kind, out)
+        return
     kind = _possible(kind, out.dtype)
     size = np.dtype(kind).itemsize
     source, image = _as_bytes(dy, kind), _numbers(oh, ow, out_c * size)
@@ -340,9 +372,8 @@ def conv2d_backward_input(dy, weights, stride, padding, groups, kind, out):
                 place = _numbers(height, width, channels, group * c, y, x, stride[0], stride[1])
                 for ky in range(0, taps_y, at_once):
                     b = np.ascontiguousarray(phase[group, ky : ky + at_once]).reshape(-1, c)
-                    taps = _numbers(
-                        min(at_once, taps_y - ky), taps_x, group * group_out * size, group_out * size, 1, 1, top - ky, left
-                    )
+                    taps_at_once, channels_at, of_tap = min(at_once, taps_y - ky), group * group_out * size, group_out * size
+                    taps = _numbers(taps_at_once, taps_x, channels_at, of_tap, 1, 1, top - ky, left)
                     grid = _numbers(rows, columns)
                     _convolve(source, image, taps, grid, b, False, kind, place, ky > 0, n * rows * columns, out.reshape(-1))
 
@@ -390,6 +421,13 @@ def conv2d_backward_weights(x, dy, stride, padding, groups, kind, out):
     out_c, kh, kw, c = out.shape
     out[...] = 0
     if not x.size or not dy.size or not out.size:
+        return
+    number = _together(groups, c, out_c // groups)
+    if number > 1:
+        joined = np.empty((out_c, kh, kw, number * c), out.dtype)
+        conv2d_backward_weights(x, dy, stride, padding, groups // number, kind, joined)
+        for part, own in _of_groups(joined, out, groups, number):
+            own[...] = part
         return
     kind = _possible(kind, out.dtype)
     size = np.dtype(kind).itemsize
