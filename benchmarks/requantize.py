@@ -5,7 +5,7 @@
 In one run, medians, with as many threads as there are cores: 10 million int32 (normally distributed, a few of them
 saturate) to 8 bits, into a given array, beside `np.copyto` of the int32 array, which NumPy does in one thread; then 10
 million real numbers to fxp-s16/12, ties to even, saturating, into a new array, beside NumPy and whichever of apytypes,
-fxpmath and QPyTorch is installed. What the counters cost is measured call by call in turn, so that both see the same load.
+fxpmath and QPyTorch is installed. The calls take turns, in another order each time, so that all see the same load.
 """
 
 import argparse
@@ -25,14 +25,15 @@ WORD_BITS, FRACTION_BITS = 16, 12
 
 
 def seconds(*calls, repeats):
-    """Return the median time of each call; they take turns, after one round to warm up."""
+    """Return the median time of each call; after one round to warm up they take turns, each time in another order."""
     times = [[] for _ in calls]
+    random = np.random.default_rng(2)
     for turn in range(repeats + 1):
-        for call, spent in zip(calls, times, strict=True):
+        for i in random.permutation(len(calls)):
             start = time.perf_counter()
-            call()
+            calls[i]()
             if turn:
-                spent.append(time.perf_counter() - start)
+                times[i].append(time.perf_counter() - start)
     return [statistics.median(spent) for spent in times]
 
 
@@ -147,7 +148,7 @@ def quantizing(repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("--repeats", type=int, default=21, help="calls of each; the median counts")
+    parser.add_argument("--repeats", type=int, default=51, help="calls of each; the median counts")
     arguments = parser.parse_args()
 
     numbers = {"threads": kernels.threads(), **requantizing(arguments.repeats), **quantizing(arguments.repeats)}

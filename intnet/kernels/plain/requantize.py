@@ -193,13 +193,6 @@ def copy(source, target):
 
 
 @jit
-def fill(target, value):
-    """Write `value` everywhere."""
-    for i in range(target.size):
-        target[i] = value
-
-
-@jit
 def extent(out, least, greatest):
     """Return the least and the greatest of the results and of what was seen before; in the narrow type of `out`."""
     for i in range(out.size):
@@ -224,24 +217,28 @@ def shifts_of(shifts, length, start, stop, room):
         return shifts[0, 0]
     row = start // inner  # (o * blocks + b) * length + l
     block = row // length  # o * blocks + b
+    o, b = (block // blocks if first > 1 else np.int64(0)), block % blocks
     if inner == 1 and stop <= (block + 1) * length:
-        return shifts[block // blocks if first > 1 else 0, block % blocks]
+        return shifts[o, b]
     each = room[: stop - start]
     left, column = (block + 1) * length - row, start - row * inner  # rows left in the block, this one included
     position = np.int64(0)
     while position < each.size:
-        of_block = shifts[block // blocks if first > 1 else 0, block % blocks]
         if inner == 1:
             end = min(position + left, each.size)
-            fill(each[position:end], of_block[0])
+            shift = shifts[o, b, 0]
+            for i in range(np.uint64(position), np.uint64(end)):
+                each[i] = shift
             left = np.int64(0)
         else:
             end = min(position + inner - column, each.size)
-            copy(of_block[column : column + end - position], each[position:end])
+            copy(shifts[o, b, column : column + end - position], each[position:end])
             left -= 1
         position, column = end, np.int64(0)
         if left == 0:
-            left, block = length, block + 1
+            left, b = length, b + 1
+            if b == blocks:
+                b, o = np.int64(0), o + (1 if first > 1 else 0)
     return each
 
 
