@@ -11,6 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
+# what also runs as plain Python and in the CUDA simulator
+PLAIN := tests/test_arithmetic.py tests/test_rounding.py tests/test_random.py tests/kernels
 
 .PHONY: help grid test lint types unit unit-nojit unit-cudasim notebooks benchmark format clean
 
@@ -46,16 +48,19 @@ unit: $(VENV)/.installed-dev ## all tests, compiled
 	$(BIN)/python -m pytest
 
 unit-nojit: $(VENV)/.installed-dev ## arithmetic and kernels as plain Python
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/test_arithmetic.py tests/kernels
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PLAIN)
 
 unit-cudasim: $(VENV)/.installed-dev ## arithmetic and kernels in the CUDA simulator
-	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest tests/test_arithmetic.py tests/kernels
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest $(PLAIN)
 
 notebooks: $(VENV)/.installed-dev ## run every notebook
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
-benchmark: $(VENV)/.installed-dev ## the speed of the grid against the per-sample NumPy loop; ARGS="--data-dir DIR"
+benchmark: $(VENV)/.installed-dev ## the grid against a NumPy loop, products against OpenBLAS, ...; ARGS="--data-dir DIR" for MNIST
 	$(BIN)/python benchmarks/grid.py $(ARGS)
+	$(BIN)/python benchmarks/matmul.py
+	$(BIN)/python benchmarks/convolution.py
+	$(BIN)/python benchmarks/requantize.py
 
 format: $(VENV)/.installed-dev ## let ruff rewrite
 	$(BIN)/ruff check --fix
