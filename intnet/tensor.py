@@ -17,8 +17,12 @@ from intnet import kernels
 from intnet.errors import InputError, InputTypeError
 from intnet.formats import BlockFloat, Fixed, Overflow, Rounding, parse_format
 from intnet.formats.block import Tile
+from intnet.random import sequence_words
 
 Integers = NDArray[np.signedinteger]
+EXPONENT_MAX = 2**20
+"""Far beyond any format: an exponent of an accumulator is a sum of two."""
+
 _SIGNED = {"u1": np.int16, "u2": np.int32, "u4": np.int64}
 
 
@@ -36,7 +40,7 @@ class Counters:
     saturated, wrapped : int
         Results that did not fit into the word.
     lost : int
-        Numbers that were not zero and became zero.
+        Numbers that were not zero and were rounded to zero. (What wraps or saturates to zero is counted there.)
     minimum, maximum : int or None
         The least and the greatest mantissa written; None before any.
     """
@@ -66,15 +70,36 @@ class QTensor:
     Attributes
     ----------
     mantissa : array of int8, int16, int32 or int64, any shape
-    exponent : int64 array that has as many axes as the mantissa
+    exponent : int64 array that has as many axes as the mantissa, within +-2**20
         Of length 1 along every axis that shares an exponent. Along the axis of a tile, one entry a tile.
     format : Fixed, BlockFloat or None
         None for an accumulator: an exact result that has not been brought into a format yet.
+
+    Raises
+    ------
+    InputError
+        If mantissa or exponent hold no signed integers (InputTypeError), or the shapes do not fit.
     """
 
     mantissa: Integers
     exponent: NDArray[np.int64]
     format: Fixed | BlockFloat | None
+
+    def __post_init__(self) -> None:
+        mantissa = _as_integers("the mantissa", self.mantissa)
+        exponent = _as_integers("the exponent", self.exponent).astype(np.int64, copy=False)
+        shape, lengths = mantissa.shape, exponent.shape
+        wanted = self.format.exponent_shape(shape) if isinstance(self.format, BlockFloat) else None
+        fits = len(lengths) == len(shape) and all(
+            few in (1, many) or (few and many % few == 0) for few, many in zip(lengths, shape, strict=True)
+        )
+        if not fits or (wanted is not None and lengths != wanted) or (isinstance(self.format, Fixed) and exponent.size != 1):
+            need = wanted if wanted is not None else f"{len(shape)} axes of length 1, or that divide those of the mantissa"
+            raise InputError(f"the exponent of a mantissa of shape {shape} needs shape {need}, got {lengths}")
+        if exponent.size and np.abs(exponent).max() > EXPONENT_MAX:
+            raise InputError(f"exponents must be within +-{EXPONENT_MAX}, got {exponent.min()} to {exponent.max()}")
+        object.__setattr__(self, "mantissa", mantissa)
+        object.__setattr__(self, "exponent", exponent)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -126,6 +151,27 @@ def _finish(overflow: Overflow, counted: NDArray[np.int64], counters: Counters |
         counters._take(counted, count)
 
 
+def _check_counters(counters: Any) -> None:
+    if counters is not None and not isinstance(counters, Counters):
+        raise InputTypeError(f"counters must be a Counters, got {type(counters).__name__}")
+
+
+def _as_numbers(x: ArrayLike) -> NDArray[Any]:
+    """Return integers as they are and real numbers as C-contiguous float32 or float64."""
+    if isinstance(x, QTensor):
+        raise InputTypeError("quantize takes real numbers, got a QTensor; use requantize")
+    try:
+        values = np.asarray(x)
+    except ValueError:
+        raise InputError("x must be an array of real numbers, got rows of different lengths") from None
+    if values.dtype.kind not in "fiu" or values.dtype.itemsize > 8:
+        raise InputTypeError(f"x must hold float16, float32, float64 or integers of up to 64 bits, got dtype {values.dtype}")
+    if values.dtype.kind in "iu":
+        return values
+    kind = np.float64 if values.dtype.itemsize == 8 else np.float32
+    return np.asarray(values, kind, order="C")
+
+
 def quantize(
     x: ArrayLike,
     format: Fixed | BlockFloat | str,
@@ -171,10 +217,13 @@ def quantize(
     """
     form = _as_format(format)
     rounding, overflow = _as_modes(rounding, overflow, random_bits)
-    values = np.asarray(x)
-    if values.dtype.kind not in "fiu":
-        raise InputTypeError(f"x must hold real numbers, got dtype {values.dtype}")
-    values = np.ascontiguousarray(values, None if values.dtype in (np.float32, np.float64) else np.float64)
+    sequence_words(seed, stream, step)
+    _check_counters(counters)
+    values = _as_numbers(x)
+    if values.dtype.kind in "iu":  # exactly: as floats, large ones would be rounded
+        whole = _as_integers("x", values)
+        tensor = QTensor(whole, _shared(0, whole.ndim), None)
+        return requantize(tensor, form, rounding, overflow, seed, stream, step, random_bits=random_bits, counters=counters)
     counted = kernels.new_counters()
     options: dict[str, Any] = {"random_bits": int(random_bits), "seed": seed, "stream": stream, "step": step}
     options["counters"] = counted
@@ -202,8 +251,11 @@ def quantize(
 def dequantize(tensor: QTensor) -> NDArray[np.float64]:
     """Return the real numbers that a tensor stands for, as float64.
 
-    Exact for mantissas up to 2**53 in magnitude whose value is a normal float64; others are rounded once, ties to even.
+    Exact for mantissas up to 2**53 in magnitude whose value is a normal float64. A greater mantissa is rounded to nearest,
+    ties to even, and so is a subnormal result; only a number that is both is rounded twice.
     """
+    if not isinstance(tensor, QTensor):
+        raise InputTypeError(f"dequantize takes a QTensor, got {type(tensor).__name__}")
     if tensor.exponent.size == 1:
         return kernels.dequantize(tensor.mantissa, int(tensor.exponent.item()))
     if isinstance(tensor.format, BlockFloat):
@@ -239,7 +291,9 @@ def requantize(
         raise InputTypeError(f"requantize takes a QTensor, got {type(tensor).__name__}; use quantize for floats")
     form = _as_format(format)
     rounding, overflow = _as_modes(rounding, overflow, random_bits)
-    mantissa = np.ascontiguousarray(tensor.mantissa)
+    sequence_words(seed, stream, step)
+    _check_counters(counters)
+    mantissa = np.asarray(tensor.mantissa, order="C")
     if isinstance(form, Fixed):
         exponent = _shared(-form.fraction_bits, mantissa.ndim)
         signed = form.signed
@@ -284,7 +338,7 @@ def _block_exponents(tensor: QTensor, form: BlockFloat) -> NDArray[np.int64]:
     shape = tensor.shape
     layout, low, high = form.layout(shape), form.minimum_exponent, form.maximum_exponent
     share_outer = not isinstance(form.block, Tile)
-    mantissa = np.ascontiguousarray(tensor.mantissa)
+    mantissa = np.asarray(tensor.mantissa, order="C")
     if tensor.exponent.size == 1:
         have = int(tensor.exponent.item())
         found = kernels.exponents_of_integers(
@@ -304,7 +358,16 @@ def _block_exponents(tensor: QTensor, form: BlockFloat) -> NDArray[np.int64]:
 
 def _as_integers(name: str, values: ArrayLike) -> Integers:
     """Return signed integers in the machine's byte order; shorter unsigned ones widened."""
-    array = np.asarray(values)
+    if isinstance(values, QTensor):
+        raise InputTypeError(f"{name} must hold integers, got a QTensor; use its mantissa, or requantize")
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise InputError(f"{name} must be an array of integers, got rows of different lengths") from None
+    if array.size == 0 and isinstance(values, list):
+        array = array.astype(np.int64)
+    if array.dtype.kind == "O":
+        raise InputTypeError(f"{name} must fit in signed 64-bit integers, got Python objects or larger integers")
     kind = array.dtype.str[1:]
     if kind in _SIGNED:
         return array.astype(_SIGNED[kind])
@@ -347,7 +410,8 @@ def round_shift(
     >>> round_shift([5, 6, -6], 2, "ties_even"), round_shift([5, 6, -6], 2, "floor")
     (array([ 1,  2, -2]), array([ 1,  1, -2]))
     """
-    values = np.ascontiguousarray(_as_integers("ints", ints))
+    values = np.asarray(_as_integers("ints", ints), order="C")
+    sequence_words(seed, stream, step)
     if isinstance(shift, bool) or not isinstance(shift, (int, np.integer)) or not 0 <= shift <= 62:
         raise InputError(f"shift must be an integer in 0..62, got {shift!r}; a left shift is a multiplication")
     mode, _ = _as_modes(rounding, Overflow.WRAP, random_bits)
@@ -460,10 +524,12 @@ def _aligned(tensor: QTensor, axis: int) -> tuple[Integers, NDArray[np.int64]]:
         return tensor.mantissa, tensor.exponent
     exponents = tensor.exponents()
     mantissa = tensor.mantissa.astype(np.int64)
-    least = np.where(mantissa == 0, np.iinfo(np.int64).max, exponents).min(axis, initial=np.iinfo(np.int64).max, keepdims=True)
-    least = np.where(least == np.iinfo(np.int64).max, exponents.min(axis, initial=0, keepdims=True), least)  # nothing but zeros
+    none = np.iinfo(np.int64).max  # of zeros
+    least = np.where(mantissa == 0, none, exponents).min(axis, initial=none, keepdims=True)
     if 1 in tensor.exponent.shape:  # blocks that span the other axis keep one exponent there
-        least = least.min(1 - axis, keepdims=True)
+        least = least.min(1 - axis, initial=none, keepdims=True)
+    if (least == none).any():  # nothing but zeros: any exponent is right
+        least = np.where(least == none, np.broadcast_to(exponents, mantissa.shape).min(initial=0), least)
     shifts = np.where(mantissa == 0, 0, exponents - least)
     counted = kernels.new_counters()
     size = mantissa.size

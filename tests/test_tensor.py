@@ -260,6 +260,71 @@ def test_refusals(call, kind, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: intnet.quantize([2**70], "fxp-s8/0"), InputTypeError, "integers of up to 64 bits"),
+        (lambda: intnet.quantize(np.ones(1, np.longdouble), "fxp-s8/0"), InputTypeError, "float64"),
+        (lambda: intnet.quantize(np.ones(1, np.uint64), "fxp-s8/0"), InputTypeError, "got dtype uint64"),
+        (lambda: intnet.quantize([[1], [1, 2]], "fxp-s8/0"), InputError, "different lengths"),
+        (lambda: intnet.quantize(GOOD, "fxp-s8/0"), InputTypeError, "use requantize"),
+        (lambda: intnet.quantize([1.0], "fxp-s8/0", counters=5), InputTypeError, "must be a Counters"),
+        (lambda: intnet.quantize([1.0], "fxp-s8/0", seed=-1), InputError, "seed must be"),
+        (lambda: intnet.round_shift([1], 1, seed=2**64), InputError, "seed must be"),
+        (lambda: intnet.round_shift([2**70], 1), InputTypeError, "64-bit"),
+        (lambda: intnet.round_shift(GOOD, 1), InputTypeError, "got a QTensor"),
+        (lambda: intnet.dequantize([1]), InputTypeError, "takes a QTensor"),
+        (lambda: QTensor(np.ones(1), np.zeros(1, int), None), InputTypeError, "must hold integers"),
+        (lambda: QTensor(np.ones(1, np.uint64), np.zeros(1, int), None), InputTypeError, "uint64"),
+        (lambda: QTensor(np.ones(1, int), np.array([0.5]), None), InputTypeError, "exponent must hold integers"),
+        (lambda: QTensor(np.ones(1, int), np.int64(0), None), InputError, r"needs shape .* got \(\)"),
+        (lambda: QTensor(np.ones(3, int), np.zeros(2, int), None), InputError, "divide"),
+        (lambda: QTensor(np.ones((2, 2), int), np.zeros((1, 2), int), BlockFloat(8, "row")), InputError, r"shape \(2, 1\)"),
+        (lambda: QTensor(np.ones(1, int), np.array([2**30]), None), InputError, "within"),
+    ],
+)
+def test_more_refusals(call, kind, message):
+    with pytest.raises(kind, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, 2**62 - 1, -(2**63), 2**63 - 1])
+def test_integers_are_quantized_exactly(value):
+    tensor = intnet.quantize([value], "fxp-s63/0", "floor", "wrap")
+    assert tensor.mantissa.item() == (value + 2**62) % 2**63 - 2**62
+    assert intnet.quantize([value], "fxp-s40/-30").mantissa.item() == min(round(Fraction(value, 2**30)), 2**39 - 1)
+
+
+def test_numbers_without_axes_keep_their_shape():
+    assert intnet.quantize(0.5, "fxp-s8/4").shape == ()
+    assert intnet.round_shift(5, 1).shape == ()
+    assert intnet.round_shift([], 1).tolist() == []
+    assert intnet.requantize(intnet.quantize(np.float16(0.5), "fxp-s8/4"), "bfp-s4/tensor").to_float() == 0.5
+
+
+def test_lost_is_what_rounding_made_zero():
+    counters = Counters()
+    intnet.quantize([256.0, 0.25, 0.0], "fxp-s8/0", overflow="wrap", counters=counters)
+    assert (counters.wrapped, counters.lost) == (1, 1)
+
+
+def test_zero_blocks_that_cross_do_not_move_the_others():
+    """A dead input and a padded sample at once."""
+    one = intnet.quantize([[1.0, 0.0], [0.0, 0.0]], BlockFloat(8, Channel(1)))
+    eye = intnet.quantize(np.eye(2), "fxp-s8/0")
+    assert_array_equal(intnet.matmul(one, eye).to_float(), [[1.0, 0.0], [0.0, 0.0]])
+    other = intnet.quantize([[1.0, 0.0], [0.0, 0.0]], BlockFloat(8, "row"))
+    assert_array_equal(intnet.matmul(eye, other).to_float(), [[1.0, 0.0], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64])
+@pytest.mark.parametrize("bits", [None, 8, 40, 64])
+def test_products_without_columns(kind, bits):
+    for m, k, n in ((2, 3, 0), (0, 3, 0), (0, 3, 2), (2, 0, 2), (0, 0, 0)):
+        assert intnet.matmul(np.ones((m, k), kind), np.ones((k, n), kind), bits).shape == (m, n)
+
+
 def test_empty_tensors():
     empty = intnet.quantize(np.zeros((0, 3)), "fxp-s8/4")
     assert intnet.requantize(empty, "fxp-s4/1").shape == (0, 3)

@@ -249,7 +249,7 @@ def multiply(a, b, a_transposed, b_transposed, kind, out):
     word_type = np.int64 if kind is np.int64 else np.int32
     left_type, offset = (np.uint8, _OFFSET) if kind is np.int8 else (kind, 0)
     flat = out.reshape(-1)
-    if k == 0:
+    if m == 0 or n == 0 or k == 0:
         out[...] = 0
         return
     depth = _DEPTH // size
