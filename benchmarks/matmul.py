@@ -20,19 +20,20 @@ import numpy as np
 
 from intnet.kernels import _parallel, product
 
-KINDS = {
-    "int8": (np.int8, 32, 127),
-    "int16": (np.int16, 32, 1000),
-    "int32": (np.int32, 32, 1000),
-    "int64": (np.int32, 64, 2**26),  # int32 x int32 -> int64
+KINDS = {  # type of the operands, bits of the accumulator, largest magnitudes: too large for the next narrower tile
+    "int8": (np.int8, 32, (127, 127)),
+    "int16": (np.int16, 32, (1000, 1000)),
+    "int32": (np.int32, 32, (40_000, 50)),
+    "int64": (np.int32, 64, (2**26, 2**26)),  # int32 x int32 -> int64
 }
 SHAPES = [(1024, 1024, 1024), (64, 784, 100), (64, 100, 50), (256, 576, 64)]
 
 
 def operands(kind, m, k, n):
-    type_, _, size = KINDS[kind]
+    type_, _, sizes = KINDS[kind]
     random = np.random.default_rng(0)
-    return [random.integers(-size, size, shape, type_, endpoint=True) for shape in ((m, k), (k, n))]
+    shapes = ((m, k), (k, n))
+    return [random.integers(-size, size, shape, type_, endpoint=True) for size, shape in zip(sizes, shapes, strict=True)]
 
 
 def rates(shape, repeats):

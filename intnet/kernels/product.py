@@ -42,9 +42,7 @@ def largest_magnitude(values: Integers) -> int:
     flat = np.ascontiguousarray(values).reshape(-1)
     if not _COMPILED:
         return max(0, -int(flat.min()), int(flat.max())) if flat.size else 0
-    bounds = _parallel.run(
-        lambda first, last: plain.largest_magnitude(flat[first:last]), _parallel.pieces_of(flat.size, minimum=2**18)
-    )
+    bounds = _parallel.run(lambda first, last: plain.extremes(flat[first:last]), _parallel.pieces_of(flat.size, minimum=2**18))
     return max((max(-int(low), int(high)) for low, high in bounds), default=0)
 
 

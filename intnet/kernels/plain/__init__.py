@@ -17,7 +17,7 @@ from intnet.kernels.plain.online import (
     train_online,
 )
 from intnet.kernels.plain.pooling import max_pool, max_pool_backward, sum_pool, sum_pool_backward
-from intnet.kernels.plain.product import bring_into_word, largest_magnitude, limit_sums, multiply
+from intnet.kernels.plain.product import bring_into_word, limit_sums, multiply
 from intnet.kernels.plain.reduce import argmax_rows, extremes, join_sums, moments, moments_by_words, split_words, sum_axis
 from intnet.kernels.plain.requantize import (
     COUNT_LOST,
@@ -56,7 +56,6 @@ __all__ = [
     "extents",
     "extremes",
     "join_sums",
-    "largest_magnitude",
     "limit_sums",
     "magnitude_bits",
     "max_pool",

@@ -84,14 +84,3 @@ def limit_sums(sums, word_bits, saturates, out):
         out[i] = word
         left += outside
     return left
-
-
-@jit
-def largest_magnitude(values):
-    """Return the largest magnitude in a one-dimensional array as ``(minimum, maximum)`` of its values, 0 included."""
-    low, high = np.int64(0), np.int64(0)
-    for i in range(values.shape[0]):
-        value = np.int64(values[i])
-        low = min(low, value)
-        high = max(high, value)
-    return low, high
