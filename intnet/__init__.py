@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from intnet.formats import BlockFloat, Channel, Fixed, Overflow, Rounding, Tile, parse_format
     from intnet.online import Cell, CellResult, OnlineProblem, train_cells
     from intnet.sweeps import GridSpec, GridStore, open_grid
-    from intnet.tensor import Counters, QTensor, dequantize, matmul, quantize, requantize, round_shift
+    from intnet.tensor import (
+        Counters,
+        QTensor,
+        dequantize,
+        matmul,
+        multiply_by_quantized_multiplier,
+        quantize,
+        requantize,
+        round_shift,
+    )
 
 __all__ = [
     "BlockFloat",
@@ -40,6 +49,7 @@ __all__ = [
     "load_digits",
     "load_mnist",
     "matmul",
+    "multiply_by_quantized_multiplier",
     "open_grid",
     "parse_format",
     "quantize",
@@ -54,7 +64,16 @@ _HOMES = {
     "formats": ("BlockFloat", "Channel", "Fixed", "Overflow", "Rounding", "Tile", "parse_format"),
     "online": ("Cell", "CellResult", "OnlineProblem", "train_cells"),
     "sweeps": ("GridSpec", "GridStore", "open_grid"),
-    "tensor": ("Counters", "QTensor", "dequantize", "matmul", "quantize", "requantize", "round_shift"),
+    "tensor": (
+        "Counters",
+        "QTensor",
+        "dequantize",
+        "matmul",
+        "multiply_by_quantized_multiplier",
+        "quantize",
+        "requantize",
+        "round_shift",
+    ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 from fractions import Fraction
 
+import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -152,6 +153,17 @@ def test_round_shift_keeps_shape_and_takes_views():
     result = intnet.round_shift(ints.T[::2], 1, "ceil")
     assert_array_equal(result, -(-ints.T[::2].astype(np.int64) // 2), strict=True)
     assert intnet.round_shift(np.uint8(200), 3, "floor") == 25
+
+
+def test_the_quantized_multiplier_of_tflite():
+    ints = np.array([[-(2**31), -5, -1, 0], [1, 5, 100, 2**31 - 1]])
+    for multiplier, shift in itertools.product((-(2**31), 2**30, 1518500250, 2**31 - 1), (-31, -3, -1, 0, 1, 30)):
+        result = intnet.multiply_by_quantized_multiplier(ints, multiplier, shift)
+        ref = [[naive.quantized_multiplier(v, multiplier, shift) for v in row] for row in ints.tolist()]
+        assert_array_equal(result, np.array(ref, np.int32), strict=True)
+    for bad in (([2**31], 1, 0), ([1], 2**31, 0), ([1], 1, 31), ([1], 1, -32), ([1.5], 1, 0)):
+        with pytest.raises(InputError, match="must"):
+            intnet.multiply_by_quantized_multiplier(*bad)
 
 
 # Products ----------------------------------------------------------------------------------------------------------------

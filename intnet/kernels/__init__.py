@@ -25,6 +25,7 @@ from intnet.kernels.plain import (
     WRAPS,
     count_nonzero,
     pack_nonzero,
+    quantized_multiply,
 )
 from intnet.kernels.pooling import max_pool, max_pool_backward, sum_pool, sum_pool_backward
 from intnet.kernels.product import multiply
@@ -63,6 +64,7 @@ __all__ = [
     "pack_nonzero",
     "quantize",
     "quantize_nearest",
+    "quantized_multiply",
     "requantize",
     "set_threads",
     "sum_axes",

@@ -292,3 +292,44 @@ def round_shift(
         stream=stream,
         step=step,
     )
+
+
+def multiply_by_quantized_multiplier(ints: ArrayLike, multiplier: int, shift: int) -> NDArray[np.int32]:
+    """Return ``ints * multiplier / 2**31 * 2**shift`` as TFLite and gemmlowp compute it, rounding twice.
+
+    A doubling high multiplication (ties to plus infinity), then a division by a power of two (ties away from zero); a left
+    shift comes first, and saturates int32 (TFLite leaves that undefined).
+
+    Parameters
+    ----------
+    ints : array of integers that fit in int32, any shape
+    multiplier : int, -2**31..2**31 - 1
+        The real multiplier's mantissa, times ``2**31``; usually at least ``2**30``.
+    shift : int, -31..30
+        The real multiplier's exponent.
+
+    Returns
+    -------
+    array of int32, shape of `ints`
+
+    Raises
+    ------
+    InputError
+        If an argument is out of its range (an InputTypeError where it holds no integers).
+
+    Examples
+    --------
+    >>> multiply_by_quantized_multiplier([5, -5, 100], 2**30, -1)  # a quarter
+    array([ 2, -1, 25], dtype=int32)
+    """
+    values = np.asarray(as_integers("ints", ints), order="C")
+    least, largest = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    if values.size and (values.min() < least or values.max() > largest):
+        raise InputError(f"ints must fit in int32, got {values.min()} to {values.max()}")
+    for name, value, low, high in (("multiplier", multiplier, least, largest), ("shift", shift, -31, 30)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+            raise InputError(f"{name} must be an integer in {low}..{high}, got {value!r}")
+    out = np.empty(values.shape, np.int32)
+    flat = values.astype(np.int32, copy=False).reshape(-1)
+    kernels.quantized_multiply(flat, np.int64(multiplier), np.int64(shift), out.reshape(-1))
+    return out

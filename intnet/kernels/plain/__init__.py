@@ -17,7 +17,7 @@ from intnet.kernels.plain.online import (
     train_online,
 )
 from intnet.kernels.plain.pooling import max_pool, max_pool_backward, sum_pool, sum_pool_backward
-from intnet.kernels.plain.product import bring_into_word, limit_sums, multiply
+from intnet.kernels.plain.product import bring_into_word, limit_sums, multiply, quantized_multiply
 from intnet.kernels.plain.reduce import argmax_rows, extremes, join_sums, moments, moments_by_words, split_words, sum_axis
 from intnet.kernels.plain.requantize import (
     COUNT_LOST,
@@ -64,6 +64,7 @@ __all__ = [
     "moments_by_words",
     "multiply",
     "pack_nonzero",
+    "quantized_multiply",
     "requantize",
     "requantize_one",
     "round_all",

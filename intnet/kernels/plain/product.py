@@ -3,7 +3,7 @@
 import numpy as np
 
 from intnet._compile import jit
-from intnet.arithmetic import join_products, product_words, saturate, wrap
+from intnet.arithmetic import join_products, multiply_by_quantized_multiplier, product_words, saturate, wrap
 
 
 @jit
@@ -84,3 +84,20 @@ def limit_sums(sums, word_bits, saturates, out):
         out[i] = word
         left += outside
     return left
+
+
+@jit
+def quantized_multiply(values, multiplier, shift, out):
+    """Write ``values * multiplier / 2**31 * 2**shift``, rounded twice as TFLite does, into `out`.
+
+    Parameters
+    ----------
+    values : (size,) int32
+    multiplier : int64
+        An int32.
+    shift : int64
+        -31..30.
+    out : (size,) int32, written
+    """
+    for i in range(values.shape[0]):
+        out[i] = multiply_by_quantized_multiplier(values[i], multiplier, shift)
