@@ -7,6 +7,13 @@ from intnet.arithmetic import join_products, multiply_by_quantized_multiplier, p
 
 
 @jit
+def _limits(word_bits):
+    """Return the least and the largest word of 2 to 64 bits."""
+    half = np.int64(1) << (np.int64(word_bits) - np.int64(2))  # 2**(word_bits - 1) itself may not be an int64
+    return -half - half, half - np.int64(1) + half
+
+
+@jit
 def bring_into_word(beyond, value, minimum, maximum, word_bits, saturates):
     """Return ``(word, left)``: an exact sum in a word, wrapped or saturated, and whether it lay outside.
 
@@ -43,9 +50,7 @@ def multiply(a, b, a_transposed, b_transposed, word_bits, saturates, out):
     """
     m, n = out.shape
     terms = a.shape[0] if a_transposed else a.shape[1]
-    maximum = (np.int64(1) << (np.int64(word_bits) - np.int64(2))) - np.int64(1)
-    maximum = maximum * np.int64(2) + np.int64(1)  # 2**(word_bits - 1) - 1
-    minimum = -maximum - np.int64(1)
+    minimum, maximum = _limits(word_bits)
     left = np.int64(0)
     for i in range(m):
         for j in range(n):
@@ -75,9 +80,7 @@ def limit_sums(sums, word_bits, saturates, out):
     word_bits, saturates : as in `multiply`
     out : (size,) int32 or int64, written; may be `sums`
     """
-    maximum = (np.int64(1) << (np.int64(word_bits) - np.int64(2))) - np.int64(1)
-    maximum = maximum * np.int64(2) + np.int64(1)
-    minimum = -maximum - np.int64(1)
+    minimum, maximum = _limits(word_bits)
     left = np.int64(0)
     for i in range(sums.shape[0]):
         word, outside = bring_into_word(np.int64(0), sums[i], minimum, maximum, word_bits, saturates)
