@@ -9,8 +9,12 @@ computed in two words or by a shift, which is defined everywhere.
 2. Rounding             rounding_constants, round_shift, round_shift_stochastic, round_shift_pseudo_stochastic, shift_sticky,
                         round_shift_any
 3. Wide sums            high_word, low_word, join_words, words_leave_int64
-4. Sums and products    add_wrap, add_leaves_int64, multiply_wide, product_leaves_int64, product_words, join_products
-5. Activations          relu
+4. Sums and products    add_wrap, add_leaves_int64, multiply_wide, product_leaves_int64, product_words, join_products,
+                        scale, choose
+5. Activations          relu, leaky_relu, sign, their gradients (relu_gradient, ..), those of hard tanh, tanh and the
+                        logistic function, table_index, drop
+6. The TFLite pipeline  saturating_rounding_doubling_high_multiply, rounding_divide_by_power_of_two, ..
+7. Exponential and loss exp2_fraction, exp_negative, niti_octaves, niti_power, niti_polynomial
 
 The modes have the names of :class:`intnet.formats.Rounding` and :class:`intnet.formats.Overflow`.
 """
@@ -364,6 +368,28 @@ def join_products(top_high, top_low, high, low):
     return np.int64(-1) if top_high < 0 else np.int64(1), total
 
 
+@jit
+def scale(value, factor, left, right):
+    """Return ``value * factor * 2**left / 2**right``, with its lowest bit set if anything was cut off; shifts in 0..63.
+
+    Nothing before the right shift may leave int64.
+
+    >>> int(scale(3, -5, 1, 0)), int(scale(3, 3, 0, 2)), int(scale(3, 4, 0, 2))
+    (-30, 3, 3)
+    """
+    return shift_sticky((np.int64(value) * np.int64(factor)) << np.int64(left), right)
+
+
+@jit
+def choose(bits, random_bits, count):
+    """Return ``bits * count / 2**random_bits``, cut: random bits as one of ``0..count - 1``; the product must fit int64.
+
+    >>> [int(choose(bits, 3, 3)) for bits in range(8)]
+    [0, 0, 0, 1, 1, 1, 2, 2]
+    """
+    return (np.int64(bits) * np.int64(count)) >> np.int64(random_bits)
+
+
 # 5. Activations ---------------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +401,85 @@ def relu(value):
     (0, 3)
     """
     return max(np.int64(value), np.int64(0))
+
+
+@jit
+def relu_gradient(dy, y):
+    """Return `dy` where the result `y` of :func:`relu` is positive, else 0."""
+    return np.int64(dy) if y > 0 else np.int64(0)
+
+
+@jit
+def leaky_relu(value, shift, base, if_negative, if_odd, set_bit):
+    """Return `value` if it is not negative, else ``value / 2**shift`` rounded by :func:`rounding_constants`; shift 0..62.
+
+    >>> constants = rounding_constants(TIES_EVEN, 2)
+    >>> int(leaky_relu(5, 2, *constants)), int(leaky_relu(-5, 2, *constants))
+    (5, -1)
+    """
+    return np.int64(value) if value >= 0 else round_shift(value, shift, base, if_negative, if_odd, set_bit)
+
+
+@jit
+def leaky_relu_gradient(dy, x, shift, base, if_negative, if_odd, set_bit):
+    """Return `dy` where `x` is not negative, else ``dy / 2**shift`` rounded by :func:`rounding_constants`; shift 0..62."""
+    return np.int64(dy) if x >= 0 else round_shift(dy, shift, base, if_negative, if_odd, set_bit)
+
+
+@jit
+def hard_tanh_gradient(dy, x, limit):
+    """Return `dy` where ``-limit < x < limit``, else 0."""
+    return np.int64(dy) if (x > -limit) & (x < limit) else np.int64(0)
+
+
+@jit
+def sign(value, one):
+    """Return `one` for a value that is not negative, else ``-one``."""
+    return np.int64(one) if value >= 0 else -np.int64(one)
+
+
+@jit
+def sign_gradient_clip(dy, x, limit):
+    """Return `dy` where ``abs(x) <= limit``, else 0: the straight-through estimator of Hubara et al. 2016, sec. 1.3."""
+    return np.int64(dy) if (x >= -limit) & (x <= limit) else np.int64(0)
+
+
+@jit
+def sign_gradient_polynomial(dy, x, limit):
+    """Return ``dy * 2 * (limit - abs(x))`` where ``abs(x) <= limit``, else 0; it must fit int64.
+
+    That is `limit` times the derivative ``2 - 2 abs(x) / limit`` of the polynomial of Bi-Real Net (Liu et al. 2018, sec. 3.3).
+    """
+    x, limit = np.int64(x), np.int64(limit)
+    distance = limit - saturate(x, -limit, limit) if x > 0 else limit + saturate(x, -limit, limit)
+    return np.int64(dy) * (distance + distance)
+
+
+@jit
+def logistic_gradient(dy, y, one):
+    """Return ``dy * y * (one - y)``, which must fit int64: `dy` times the logistic function's slope, times ``one**2``."""
+    y = np.int64(y)
+    return np.int64(dy) * (y * (np.int64(one) - y))
+
+
+@jit
+def tanh_gradient(dy, y, one):
+    """Return ``dy * (one**2 - y**2)``, which must fit int64: `dy` times the slope of tanh, times ``one**2``."""
+    y, one = np.int64(y), np.int64(one)
+    return np.int64(dy) * (one * one - y * y)
+
+
+@jit
+def table_index(value, first, length):
+    """Return ``value - first`` cut to ``0..length - 1``; the whole table lies in int64."""
+    first = np.int64(first)
+    return saturate(value, first, first + (np.int64(length) - np.int64(1))) - first
+
+
+@jit
+def drop(value, fraction, keep):
+    """Return `value` if its random fraction is below `keep`, else 0."""
+    return np.int64(value) if fraction < keep else np.int64(0)
 
 
 # 6. The TFLite pipeline -------------------------------------------------------------------------------------------------
@@ -421,3 +526,91 @@ def multiply_by_quantized_multiplier(value, multiplier, shift):
     shifted = saturate(value << max(shift, zero), _INT32_MIN, _INT32_MAX)
     product = saturating_rounding_doubling_high_multiply(shifted, multiplier)
     return rounding_divide_by_power_of_two(product, max(-shift, zero))
+
+
+# 7. Exponential and loss ------------------------------------------------------------------------------------------------
+
+_LOG2_E = np.int64(3098164009)  # times 2**31
+_EXP_LIMIT = np.int64(2**36 - 1)  # times 2**-31: exp(-32) is 0 in 30 fraction bits
+_NITI_LOG2_E = np.int64(47274)  # times 2**15, cut
+
+
+@jit
+def exp2_fraction(fraction):
+    """Return ``2**-(fraction / 2**30)`` with 30 fraction bits; `fraction` in 0..2**30 - 1, the result in 2**29..2**30.
+
+    The polynomial of degree 7 that is 1 at 0 and whose largest error on 0..1 is least, 2**-34.9, with 33 fraction bits. Seven
+    roundings to 33 bits, the coefficients and the rounding at the end bring the error below ``1.5 * 2**-30``.
+
+    >>> [int(exp2_fraction(fraction)) for fraction in (0, 2**29, 2**30 - 1)]
+    [1073741824, 759250125, 536870912]
+    """
+    x, half = np.int64(fraction), np.int64(1 << 29)
+    # Horner's rule: a sum below 2**32.5 in magnitude times a fraction below 2**30
+    total = np.int64(1266429) + ((np.int64(-93350) * x + half) >> np.int64(30))
+    total = np.int64(-11407801) + ((total * x + half) >> np.int64(30))
+    total = np.int64(82598673) + ((total * x + half) >> np.int64(30))
+    total = np.int64(-476771745) + ((total * x + half) >> np.int64(30))
+    total = np.int64(2063529419) + ((total * x + half) >> np.int64(30))
+    total = np.int64(-5954088922) + ((total * x + half) >> np.int64(30))
+    total = np.int64(8589934592) + ((total * x + half) >> np.int64(30))
+    return (total + np.int64(4)) >> np.int64(3)
+
+
+@jit
+def exp_negative(distance, exponent):
+    """Return ``exp(-distance * 2**exponent)`` with 30 fraction bits; `distance` in 0..2**63 - 2, any `exponent`.
+
+    Below ``3 * 2**-30`` from the real value: the argument is rounded to 31 fraction bits (0.25), multiplied by log2 e of 31
+    fraction bits (0.1), rounded to 30 (0.35); then `exp2_fraction` (1.5) and a last rounding (0.5), all in 2**-30.
+
+    >>> int(exp_negative(0, 5)), int(exp_negative(3, -2)), int(exp_negative(1, 2**20))
+    (1073741824, 507200239, 0)
+    """
+    distance, shift = np.int64(distance), np.int64(exponent) + np.int64(31)
+    if shift >= 0:
+        x = _EXP_LIMIT if distance > _EXP_LIMIT >> min(shift, np.int64(63)) else shift_left(distance, shift)
+    else:
+        x = min(((distance >> min(-shift - np.int64(1), np.int64(63))) + np.int64(1)) >> np.int64(1), _EXP_LIMIT)
+    # x * log2 e with 46 fraction bits: 20 + 32 bits, and 16 + 32
+    octaves = (x >> np.int64(16)) * _LOG2_E + (((x & _LOW_16) * _LOG2_E) >> np.int64(16)) + np.int64(1 << 15)
+    whole = octaves >> np.int64(46)  # up to 46
+    power = exp2_fraction((octaves >> np.int64(16)) & np.int64(2**30 - 1))
+    return (power + ((np.int64(1) << whole) >> np.int64(1))) >> whole
+
+
+@jit
+def niti_octaves(logit, exponent):
+    """Return ``logit * 47274 / 2**15 * 2**exponent``, each division cut towards zero: NITI's logit, to the base of 2.
+
+    `exponent` is greater than -7, where NITI goes this way. Two changes keep it in int64: a logit beyond 2**46 in magnitude
+    saturates, and an exponent above 4 counts as 4, where other logits than the largest are already 16 octaves below, of
+    which NITI sees ten. So the result stays below 2**51.
+
+    >>> int(niti_octaves(100, -4)), int(niti_octaves(-30, -4)), int(niti_octaves(3, 1))
+    (9, -2, 8)
+    """
+    limit = np.int64(1 << 46)
+    product = saturate(logit, -limit, limit) * _NITI_LOG2_E  # below 2**61.6
+    cut = round_shift_any(product, np.int64(15), TO_ZERO)
+    exponent = min(np.int64(exponent), np.int64(4))
+    return cut << exponent if exponent >= 0 else round_shift_any(cut, -exponent, TO_ZERO)
+
+
+@jit
+def niti_power(octaves, largest):
+    """Return ``2**max(octaves - (largest - 10), 0) - 1``: 1023 for the largest, 0 for what is ten octaves below or more."""
+    return (np.int64(1) << max(np.int64(octaves) - np.int64(largest) + np.int64(10), np.int64(0))) - np.int64(1)
+
+
+@jit
+def niti_polynomial(logit, unit):
+    """Return ``2 unit**2 + 2 unit logit + logit**2``, which is ``2 unit**2 (1 + x + x**2 / 2)`` for ``x = logit / unit``.
+
+    `unit` is ``2**-exponent``; both up to 2**20 in magnitude, so that the result is below 2**43.
+
+    >>> int(niti_polynomial(3, 4))
+    65
+    """
+    total = np.int64(logit) + np.int64(unit)
+    return total * total + np.int64(unit) * np.int64(unit)

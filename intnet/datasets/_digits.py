@@ -1,9 +1,13 @@
 """DIGITS, from scikit-learn."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from intnet.datasets._dataset import Dataset
+from intnet.datasets._dataset import SUBSETS, Dataset, check_choice
 from intnet.errors import DataError
+
+TRAINING_DIGITS = 1500
 
 
 def load_digits() -> Dataset:
@@ -37,3 +41,11 @@ def load_digits() -> Dataset:
         classes=10,
         shape=digits.images.shape[1:],
     )
+
+
+def digits_part(subset: str) -> Dataset:
+    """Return DIGITS, or the part of it that intnet calls its training or test digits: the first 1500, the other 297."""
+    check_choice("subset", subset, SUBSETS)
+    rows = {"all": slice(None), "train": slice(TRAINING_DIGITS), "test": slice(TRAINING_DIGITS, None)}[subset]
+    digits = load_digits()
+    return replace(digits, codes=digits.codes[rows], labels=digits.labels[rows])

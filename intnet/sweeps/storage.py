@@ -9,7 +9,7 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from intnet.errors import StudyError
+from intnet.files import write_atomically
 from intnet.online import Cell
 
 if TYPE_CHECKING:
@@ -83,27 +84,6 @@ _ADVICE = {
     "SQLITE_PERM": _UNWRITABLE,
     "SQLITE_READONLY": _UNWRITABLE,
 }
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path` and put it in its place: a reader sees the old file or the new, whole.
-
-    Raises
-    ------
-    StudyError
-        If the file cannot be written.
-    """
-    draft = path.with_name(f".{path.stem}.draft{path.suffix}")
-    try:
-        write(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
-        os.replace(draft, path)
-    except OSError as error:
-        raise StudyError(f"cannot write {path}: {error.strerror or error}; make room for it or choose another --out") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path | str) -> Path | None:

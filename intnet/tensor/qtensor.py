@@ -1,6 +1,7 @@
 """Integers with powers of two, and what was counted when they were made."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -87,6 +88,21 @@ class QTensor:
             raise InputError(f"exponents must be within +-{EXPONENT_MAX}, got {exponent.min()} to {exponent.max()}")
         object.__setattr__(self, "mantissa", mantissa)
         object.__setattr__(self, "exponent", exponent)
+
+    @classmethod
+    def trusted(cls, mantissa: Integers, exponent: "NDArray[np.int64] | int", format: Fixed | BlockFloat | None = None) -> Self:
+        """Return a tensor without looking at its parts, as the layers make one for every step.
+
+        Parameters
+        ----------
+        mantissa, format : as above
+        exponent : int64 array as above, or one int for all
+        """
+        tensor = object.__new__(cls)
+        if isinstance(exponent, int):
+            exponent = np.full((1,) * mantissa.ndim, exponent, np.int64)
+        tensor.__dict__.update(mantissa=mantissa, exponent=exponent, format=format)
+        return tensor
 
     @property
     def shape(self) -> tuple[int, ...]:

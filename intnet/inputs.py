@@ -1,0 +1,141 @@
+"""Inputs of a network: a data set's codes, and the integers each stands for. The one float step of training is here."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intnet import kernels
+from intnet.errors import InputError
+from intnet.formats import BlockFloat, Fixed
+from intnet.recipe import Recipe
+from intnet.tensor import QTensor, quantize
+
+AUGMENTATION_STREAM = 1
+
+
+class Samples(Protocol):
+    """What a data set offers: see :class:`intnet.datasets.Dataset`."""
+
+    codes: NDArray[np.uint8]
+    values: NDArray[np.float64]
+    labels: NDArray[np.uint8]
+    classes: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """How codes become integers: a table of the mantissa of every code, for each channel or for all, and one exponent.
+
+    Made once from training data, so that a sample has the same integers in whatever batch it comes.
+
+    Attributes
+    ----------
+    table : (channels or 1, 256) integers
+    exponent : int
+    format : Fixed or BlockFloat
+    shape : tuple of int
+        Of a sample: (features,) or (height, width, channels).
+    """
+
+    table: NDArray[Any]
+    exponent: int
+    format: Fixed | BlockFloat
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, data: Samples, recipe: Recipe, standardize: bool = False) -> "Encoder":
+        """Return the encoder for a data set.
+
+        Parameters
+        ----------
+        data : Dataset
+        recipe : Recipe
+            Its activation format is that of the inputs; values are quantized to nearest, ties to even, saturating.
+        standardize : bool
+            Whether every channel's mean is subtracted and the result divided by its standard deviation, in real numbers and before
+            quantizing. Else values are taken as they are, in [0, 1].
+        """
+        shape = data.shape if len(data.shape) != 2 else (*data.shape, 1)
+        channels = shape[-1] if len(shape) == 3 else 1
+        values = np.zeros((channels, 256))
+        values[:, : len(data.values)] = data.values
+        if standardize:
+            codes = data.codes.reshape(-1, channels)
+            for channel in range(channels):
+                counts = np.bincount(codes[:, channel], minlength=len(data.values))
+                mean = (counts @ data.values) / counts.sum()
+                spread = np.sqrt(counts @ (data.values - mean) ** 2 / counts.sum())
+                values[channel, : len(data.values)] = (data.values - mean) / (spread or 1)
+        elif channels > 1:
+            values = values[:1]
+        role = recipe.activation
+        form = BlockFloat(role.format.word_bits) if isinstance(role.format, BlockFloat) else role.format
+        encoded = quantize(values, form, "ties_even", "saturate")
+        return cls(encoded.mantissa, int(encoded.exponent.flat[0]), form, tuple(int(length) for length in shape))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random crops of a padded image, and random left-right flips; drawn from (seed, step, position in the batch).
+
+    Parameters
+    ----------
+    padding : int
+        Pixels of code 0 (black) around the image before it is cropped to its size.
+    flip : bool
+    """
+
+    padding: int = 4
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or not 0 <= self.padding <= 1024:
+            raise InputError(f"padding must be an integer in 0..1024, got {self.padding!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Samples as a network takes them.
+
+    Attributes
+    ----------
+    codes : (n, features) uint8
+    labels : (n,) int64
+    encoder : Encoder
+    """
+
+    codes: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    encoder: Encoder
+    classes: int = field(default=0)
+
+    @classmethod
+    def of(cls, data: Samples, encoder: Encoder) -> "Inputs":
+        """Return a data set's samples for an encoder made from it or from its sibling."""
+        shape = data.shape if len(data.shape) != 2 else (*data.shape, 1)
+        if tuple(shape) != encoder.shape:
+            raise InputError(f"the encoder was made for samples of shape {encoder.shape}, got {tuple(shape)}")
+        labels = data.labels.astype(np.int64)
+        return cls(np.ascontiguousarray(data.codes), labels, encoder, data.classes)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: NDArray[np.int64], augmentation: Augmentation | None = None, seed: int = 0, step: int = 0) -> QTensor:
+        """Return the samples of these rows, augmented if wanted, as integers."""
+        encoder = self.encoder
+        if augmentation is None:
+            mantissa = kernels.gather(self.codes, rows, encoder.table)
+        else:
+            if len(encoder.shape) != 3:
+                raise InputError(f"augmentation needs images, got samples of shape {encoder.shape}")
+            tops, lefts, flips = kernels.draw_augmentation(len(rows), augmentation.padding, seed, AUGMENTATION_STREAM, step)
+            if not augmentation.flip:
+                flips = np.zeros_like(flips)
+            mantissa = kernels.gather_augmented(
+                self.codes, rows, encoder.shape, encoder.table, tops, lefts, flips, augmentation.padding, 0
+            )
+        return QTensor.trusted(mantissa.reshape(len(rows), *encoder.shape), encoder.exponent, encoder.format)

@@ -1,0 +1,447 @@
+"""What every layer is made of: quantizers, parameters, and the two passes.
+
+A layer gets and gives :class:`intnet.QTensor`. Along a batch, exponents may differ from sample to sample, and along a weight from
+row to row; otherwise a tensor has one. What a layer computes is exact until :class:`Quantizer` rounds it, once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intnet import kernels
+from intnet.errors import InputError
+from intnet.formats import BlockFloat, Overflow, Rounding
+from intnet.layers.initial import draw
+from intnet.recipe import Recipe, Role
+from intnet.tensor import QTensor, quantize
+from intnet.tensor.qtensor import EXPONENT_MAX, Integers
+
+Shape = tuple[int, ...]
+
+FIRST_STREAM = 16
+"""Streams of random bits below this belong to the training loop: see :mod:`intnet.training`."""
+
+
+@dataclass
+class Step:
+    """What a layer is told on the way through the network.
+
+    Attributes
+    ----------
+    number : int, 0..2**32 - 1
+        Of the training step: random bits differ from step to step.
+    seed : int, 0..2**64 - 1
+    training : bool
+        Whether what the backward pass needs is kept, and dropout and batch statistics are in force. Only then is counted.
+    """
+
+    number: int = 0
+    seed: int = 0
+    training: bool = False
+
+
+@dataclass
+class Build:
+    """What a layer is told when it is built.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    seed : int
+        Of the initial weights.
+    names : tuple of str
+        The path to the layer.
+    streams : iterator
+        Gives every quantizer and every draw a stream of random bits of its own.
+    """
+
+    recipe: Recipe
+    seed: int
+    names: tuple[str, ...] = ()
+    streams: Iterator[int] = field(default_factory=lambda: iter(range(FIRST_STREAM, 2**32)))
+
+    def inside(self, name: str) -> "Build":
+        """Return what a layer within another one is told."""
+        return Build(self.recipe, self.seed, (*self.names, name), self.streams)
+
+    @property
+    def name(self) -> str:
+        """The layer's name, its path joined by slashes."""
+        return "/".join(self.names)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of a tensor's numbers since it was last asked: a row of the telemetry."""
+
+    tensor: str
+    role: str
+    word_bits: int
+    fraction_bits: int | None
+    minimum: int | None
+    maximum: int | None
+    saturated: int
+    wrapped: int
+    lost: int
+    count: int
+
+
+class Quantizer:
+    """Brings tensors into a role's format, with random bits of its own, and counts what that does to them.
+
+    Parameters
+    ----------
+    tensor, role_name : str
+        What telemetry calls it.
+    role : Role
+    stream : int
+        Of random bits; one quantizer's alone.
+    """
+
+    def __init__(self, tensor: str, role_name: str, role: Role, stream: int) -> None:
+        self.tensor, self.role_name, self.role, self.stream = tensor, role_name, role, stream
+        self.format = role.format
+        self._block = isinstance(self.format, BlockFloat)
+        self._by_row = self._block and self.format.block == "row"  # type: ignore[union-attr]
+        self._modes = (role.rounding.code, role.overflow.code, self.format.word_bits)
+        self._exponents: dict[int, NDArray[np.int64]] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self.counters = kernels.new_counters()
+        self.count = 0
+        self.exponent: int | None = None  # the largest since the last reset
+
+    def seen(self) -> Seen:
+        """Return what was counted since the last reset."""
+        saturated, wrapped, lost, minimum, maximum = (int(value) for value in self.counters)
+        least, most = (minimum, maximum) if self.count else (None, None)
+        fraction = None if self.exponent is None else -self.exponent
+        return Seen(
+            self.tensor, self.role_name, self.format.word_bits, fraction, least, most, saturated, wrapped, lost, self.count
+        )
+
+    def __call__(self, x: QTensor, step: Step, lost_apart: bool = False) -> QTensor:
+        """Round a tensor, or an accumulator, into the format.
+
+        Parameters
+        ----------
+        x : QTensor
+            With exponents that differ along the first and the last axis at most.
+        step : Step
+        lost_apart : bool
+            Whether the caller counts what is lost, as of weights, where the update is lost and not the weight.
+
+        Raises
+        ------
+        InputError
+            If a number leaves the word and the role says that this is an error.
+        """
+        mantissa, exponent = x.mantissa, x.exponent
+        rounding, overflow, word_bits = self._modes
+        counters = self.counters if step.training else None
+        lost, wrapped = self.counters[kernels.COUNT_LOST], self.counters[kernels.COUNT_WRAPPED]
+        failing = self.role.overflow is Overflow.ERROR
+        if failing and counters is None:
+            counters = kernels.new_counters()
+            wrapped = 0
+        if exponent.size == 1 and not self._by_row:
+            have = int(exponent.flat[0])
+            target = self._one_exponent(mantissa, have) if self._block else -self.format.fraction_bits  # type: ignore[union-attr]
+            shifts: Any = target - have
+            layout = None
+            new = self._shared(target, mantissa.ndim)
+        else:
+            layout, shifts, new = self._each_exponent(x)
+            target = int(new.max(initial=-EXPONENT_MAX))
+        out = kernels.requantize(
+            mantissa, shifts, rounding, overflow, word_bits, layout=layout, random_bits=self.role.random_bits,
+            seed=step.seed, stream=self.stream, step=step.number, counters=counters,
+        )  # fmt: skip
+        if failing and counters is not None and (left := int(counters[kernels.COUNT_WRAPPED] - wrapped)):
+            raise InputError(
+                f"{self.tensor}: {left} of {mantissa.size} numbers do not fit into {self.format} (role {self.role_name}); "
+                "give it more bits or fewer fraction bits, or overflow saturate or wrap"
+            )
+        if step.training:
+            self.count += mantissa.size
+            self.exponent = target if self.exponent is None else max(self.exponent, target)
+            if lost_apart:
+                self.counters[kernels.COUNT_LOST] = lost
+        return QTensor.trusted(out, new, self.format)
+
+    def _shared(self, exponent: int, axes: int) -> NDArray[np.int64]:
+        """Return an exponent array for all; that of a fixed-point format is made once."""
+        if self._block:
+            return np.full((1,) * axes, exponent, np.int64)
+        if axes not in self._exponents:
+            self._exponents[axes] = np.full((1,) * axes, exponent, np.int64)
+        return self._exponents[axes]
+
+    def _one_exponent(self, mantissa: Integers, have: int) -> int:
+        """Return the exponent of a block that is the whole tensor."""
+        low, high = BlockFloat.minimum_exponent, BlockFloat.maximum_exponent
+        found = kernels.exponents_of_integers(
+            mantissa, (1, 1, mantissa.size, 1), self.format.word_bits, low - have, high - have
+        )
+        return int(found.flat[0]) + have
+
+    def _each_exponent(self, x: QTensor) -> tuple[Shape, NDArray[np.int64], NDArray[np.int64]]:
+        """Return the layout, the shifts and the new exponents of a tensor with several."""
+        mantissa, exponent = x.mantissa, x.exponent
+        axes, first, last = mantissa.ndim, exponent.shape[0], exponent.shape[-1] if mantissa.ndim > 1 else 1
+        if exponent.size != first * last:
+            raise InputError(
+                f"{self.tensor}: exponents may differ along the first and last axis, got their shape {exponent.shape}"
+            )
+        rows = mantissa.shape[0]
+        inner = mantissa.shape[-1] if last > 1 else 1
+        layout = (rows, 1, prod(mantissa.shape[1:]) // max(1, inner), inner)
+        have = exponent.reshape(first, 1, last)
+        if not self._block:
+            target = -self.format.fraction_bits  # type: ignore[union-attr]
+            return layout, target - have, self._shared(target, axes)
+        low, high = BlockFloat.minimum_exponent, BlockFloat.maximum_exponent
+        found = kernels.exponents_of_integers(mantissa, layout, self.format.word_bits, -EXPONENT_MAX, EXPONENT_MAX)
+        each = np.where(found == -EXPONENT_MAX, low, found + have)  # of zeros, the least
+        new = each.max(axis=(1, 2) if self._by_row else None, initial=low, keepdims=True)
+        new = np.clip(new, low, high)
+        return layout, new - have, new.reshape((new.shape[0],) + (1,) * (axes - 1))
+
+
+class Parameter:
+    """A tensor that is trained.
+
+    Attributes
+    ----------
+    name : str
+    value : QTensor
+        In the weight's format: what products use.
+    master : QTensor or None
+        The wider copy, if the recipe has one.
+    momentum : QTensor or None
+        Made by the optimizer when it needs one.
+    gradient : QTensor or None
+        Exact, as the accumulator left it; set by the backward pass.
+    decays : bool
+        Whether weight decay acts on it.
+    """
+
+    def __init__(
+        self, build: Build, name: str, initial: NDArray[np.float64], *, decays: bool = True, scale: float = 1.0
+    ) -> None:
+        recipe = build.recipe.at(build.name)
+        self.name = f"{build.name}.{name}"
+        self.decays = decays
+        self.recipe = recipe
+        self.quantizers: dict[str, Quantizer] = {}
+        for role_name in ("weight", "master", "gradient", "momentum"):
+            role = getattr(recipe, role_name)
+            if role is not None:
+                self.quantizers[role_name] = Quantizer(self.name, role_name, role.for_axes(initial.ndim), next(build.streams))
+        self.master: QTensor | None = None
+        self.momentum: QTensor | None = None
+        self.gradient: QTensor | None = None
+        stored = self.quantizers["master" if recipe.master else "weight"].role
+        start = self._start(initial, stored, scale)
+        if recipe.master is None:
+            self.value = start
+        else:
+            self.master = start
+            self.value = self.quantizers["weight"](start, Step(seed=build.seed))
+
+    def _start(self, initial: NDArray[np.float64], role: Role, scale: float) -> QTensor:
+        """Quantize the initial values to nearest; refuse those that do not fit."""
+        form = role.format
+        if isinstance(form, BlockFloat) and not initial.any():  # no exponent can be read from zeros
+            exponent = np.full(form.exponent_shape(initial.shape), form.exponent(scale), np.int64)
+            return QTensor.trusted(np.zeros(initial.shape, form.storage), exponent, form)
+        start = quantize(initial, form, "ties_even", "saturate")
+        if not isinstance(form, BlockFloat):
+            top = float(form.maximum_value)
+            if (np.abs(initial) > top + form.resolution).any():
+                raise InputError(
+                    f"{self.name}: initial values reach {np.abs(initial).max():.3g} and {form} ends at {top:.3g}; use fewer "
+                    "fraction bits or a longer word for its weights"
+                )
+        return start
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape."""
+        return self.value.shape
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return self.value.mantissa.size
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what must be saved to go on with the same bits."""
+        arrays = {}
+        for part in ("value", "master", "momentum"):
+            tensor = getattr(self, part)
+            if tensor is not None:
+                arrays[f"{self.name}/{part}"] = tensor.mantissa
+                arrays[f"{self.name}/{part}_exponent"] = tensor.exponent
+        return arrays
+
+    def load_state(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take back what :meth:`state` gave, checked."""
+        for part, role in (("value", "weight"), ("master", "master"), ("momentum", "momentum")):
+            key = f"{self.name}/{part}"
+            needed = part != "momentum" and getattr(self, part) is not None
+            if key not in arrays:
+                if needed:
+                    raise InputError(f"there is no {key}; it is the state of another network or recipe")
+                setattr(self, part, None)
+                continue
+            mantissa, exponent = arrays[key], arrays.get(f"{key}_exponent")
+            quantizer = self.quantizers.get(role)
+            if quantizer is None or exponent is None or mantissa.shape != self.shape:
+                raise InputError(
+                    f"{key} of shape {mantissa.shape} does not belong to this network, whose shape is {self.shape}"
+                )
+            if mantissa.dtype != quantizer.format.storage:
+                raise InputError(f"{key} holds {mantissa.dtype}, and {quantizer.format} is kept in {quantizer.format.storage}")
+            low, high = quantizer.format.minimum, quantizer.format.maximum
+            if mantissa.size and (mantissa.min() < low or mantissa.max() > high):
+                raise InputError(f"{key} leaves its format {quantizer.format}")
+            setattr(self, part, QTensor(np.ascontiguousarray(mantissa), np.array(exponent), quantizer.format))
+
+
+class Layer:
+    """One step of a network.
+
+    Subclasses give `kind`, the word in their names, and the methods `build`, `forward` and `backward`.
+    """
+
+    kind: ClassVar[str] = "layer"
+    name: str = ""
+    recipe: Recipe
+
+    def __init__(self, name: str | None = None) -> None:
+        self.given_name = name
+        self.quantizers: dict[str, Quantizer] = {}
+        self.parameters_here: list[Parameter] = []
+
+    # For subclasses
+
+    def begin(self, build: Build, *roles: str) -> None:
+        """Note the name and the recipe, and make a quantizer for each role the layer writes."""
+        self.name = build.name
+        self.recipe = build.recipe.at(self.name)
+        self.parameters_here = []
+        self.quantizers = {role: Quantizer(self.name, role, getattr(self.recipe, role), next(build.streams)) for role in roles}
+
+    def bring(self, x: QTensor, role: str, step: Step) -> QTensor:
+        """Round into the format of a role."""
+        return self.quantizers[role](x, step)
+
+    def parameter(
+        self, build: Build, name: str, shape: Shape, scheme: str, fan_in: int = 1, fan_out: int = 1, decays: bool = True
+    ) -> Parameter:
+        """Make a parameter: see :func:`intnet.layers.initial.draw` for schemes."""
+        initial = draw(scheme, shape, fan_in, fan_out, build.seed, next(build.streams))
+        made = Parameter(build, name, initial, decays=decays)
+        self.parameters_here.append(made)
+        return made
+
+    def refuse(self, shape: Shape, needs: str) -> InputError:
+        """Return the error for a shape that does not fit."""
+        return InputError(f"layer {self.name!r} ({type(self).__name__}) needs {needs}, got {shape} a sample")
+
+    # The interface
+
+    def build(self, shape: Shape, build: Build) -> Shape:
+        """Make parameters for inputs of a shape, without the batch's axis, and return the shape of the outputs.
+
+        Raises
+        ------
+        InputError
+            If the shape does not fit, or the recipe cannot work here.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: QTensor, step: Step) -> QTensor:
+        """Return the outputs for a batch."""
+        raise NotImplementedError
+
+    def backward(self, dy: QTensor, step: Step) -> QTensor:
+        """Return the gradient of the inputs from that of the outputs, and leave those of the parameters with them."""
+        raise NotImplementedError
+
+    def walk(self) -> Iterator["Layer"]:
+        """Yield this layer and those within it, in the order they run."""
+        yield self
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """The parameters, those of layers within it included."""
+        return [one for layer in self.walk() for one in layer.parameters_here]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return arrays that are neither parameters nor made anew, such as running statistics."""
+        return {}
+
+    def load_state(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take back what :meth:`state` gave."""
+
+    def stop_here(self) -> bool:
+        """Tell the layer that nothing before it is trained, so that it need not give the gradient of its inputs.
+
+        Returns whether it has parameters: else the next layer is asked.
+        """
+        return False
+
+
+def magnitude_bits(tensor: QTensor) -> int:
+    """Return how many magnitude bits its mantissas may have: by its format, else by its storage."""
+    form = tensor.format
+    return (form.word_bits if form is not None else 8 * tensor.mantissa.dtype.itemsize) - 1
+
+
+def aligned(tensor: QTensor, bits: int, extra: NDArray[np.int64] | None = None) -> QTensor:
+    """Bring a tensor whose exponents differ along the first axis to one exponent.
+
+    Parameters
+    ----------
+    tensor : QTensor
+        With one exponent, or one for each slice of the first axis.
+    bits : int
+        The longest word of the result. Where it holds them all, the result is exact; else what is too small for it is rounded to
+        nearest, ties to even.
+    extra : int64, (slices,) or (1,), optional
+        Added to the exponents first: those of another tensor that is multiplied slice by slice.
+
+    Returns
+    -------
+    QTensor
+        With the mantissas in the narrowest type; one exponent.
+    """
+    mantissa, exponents = tensor.mantissa, tensor.exponent.reshape(-1)
+    if extra is not None:
+        exponents = exponents + extra
+    if exponents.size == 1:
+        return tensor if extra is None else QTensor.trusted(mantissa, int(exponents[0]), tensor.format)
+    rows = mantissa.shape[0]
+    filled = mantissa.reshape(rows, -1).any(axis=1)
+    if not filled.any():
+        return QTensor.trusted(mantissa, 0, None)
+    present = exponents[filled]
+    most, least = int(present.max()), int(present.min())
+    word = (tensor.format.word_bits if tensor.format is not None else 8 * mantissa.dtype.itemsize) + most - least
+    if word > bits:
+        least, word = least + word - bits, bits
+    exponents = np.where(filled, exponents, least)
+    size = mantissa.size // rows
+    out = kernels.requantize(
+        mantissa, (least - exponents).reshape(rows, 1, 1), Rounding.TIES_EVEN.code, Overflow.SATURATE.code, word,
+        layout=(rows, 1, size, 1),
+    )  # fmt: skip
+    return QTensor.trusted(out, least, None)

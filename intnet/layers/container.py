@@ -1,0 +1,179 @@
+"""Layers made of layers: one after the other, and side by side with a sum."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intnet import kernels
+from intnet.errors import InputError, InputTypeError
+from intnet.layers._base import Build, Layer, Shape, Step, magnitude_bits
+from intnet.tensor import QTensor
+
+
+class Sequential(Layer):
+    """Layers that run one after the other. Each is named by its kind and number (``conv2``), or by the name it was given.
+
+    Parameters
+    ----------
+    layers : sequence of Layer, or Layers
+    name : str, optional
+
+    Raises
+    ------
+    InputError
+        If something is no layer, or two have one name.
+    """
+
+    kind: ClassVar[str] = "stage"
+
+    def __init__(self, *layers: Layer | Iterable[Layer], name: str | None = None) -> None:
+        super().__init__(name)
+        flat: list[Layer] = []
+        for one in layers:
+            flat.extend([one] if isinstance(one, Layer) else one)
+        for one in flat:
+            if not isinstance(one, Layer):
+                raise InputTypeError(f"a network is made of layers, got {type(one).__name__}")
+        self.layers: Sequence[Layer] = tuple(flat)
+        if not self.layers:
+            raise InputError("a network needs at least one layer, got none")
+
+    def build(self, shape: Shape, build: Build) -> Shape:
+        """Build the layers, each for the outputs of the one before."""
+        self.begin(build)
+        numbers: Counter[str] = Counter()
+        taken = set()
+        for layer in self.layers:
+            numbers[layer.kind] += 1
+            name = layer.given_name or f"{layer.kind}{numbers[layer.kind]}"
+            if name in taken or "/" in name:
+                raise InputError(f"two layers are called {name!r}, or its name holds a slash; give each a name of its own")
+            taken.add(name)
+            shape = layer.build(shape, build.inside(name))
+        return shape
+
+    def forward(self, x: QTensor, step: Step) -> QTensor:
+        """Run the layers."""
+        for layer in self.layers:
+            x = layer.forward(x, step)
+        return x
+
+    def backward(self, dy: QTensor, step: Step) -> QTensor:
+        """Run the layers backwards, down to the first that is trained."""
+        for layer in reversed(self.layers):
+            dy = layer.backward(dy, step)
+            if layer is self._last_backward:
+                break
+        return dy
+
+    _last_backward: Layer | None = None
+
+    def stop_here(self) -> bool:
+        """Find the first layer with parameters."""
+        for layer in self.layers:
+            if layer.stop_here():
+                self._last_backward = layer
+                return True
+        return False
+
+    def walk(self) -> Iterator[Layer]:
+        """Yield this layer and those within it."""
+        yield self
+        for layer in self.layers:
+            yield from layer.walk()
+
+
+class Residual(Layer):
+    """A body and a shortcut whose outputs are added: exponents aligned, the exact sum rounded once.
+
+    Parameters
+    ----------
+    body : Layer or sequence of Layer
+    shortcut : Layer or sequence of Layer, optional
+        By default the input itself.
+    name : str, optional
+
+    Notes
+    -----
+    Where exponents are so far apart that aligning takes more than 62 bits, the smaller term is cut, with a sticky bit, before it
+    is added; rounding to nearest is still that of the exact sum.
+    """
+
+    kind: ClassVar[str] = "residual"
+
+    def __init__(
+        self, body: Layer | Iterable[Layer], shortcut: Layer | Iterable[Layer] | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(name)
+        self.body = body if isinstance(body, Sequential) else Sequential(body)
+        self.shortcut: Sequential | None = None
+        if shortcut is not None:
+            self.shortcut = shortcut if isinstance(shortcut, Sequential) else Sequential(shortcut)
+
+    def build(self, shape: Shape, build: Build) -> Shape:
+        """Build both sides; their outputs must have one shape."""
+        self.begin(build, "activation", "error")
+        made = self.body.build(shape, build.inside("body"))
+        other = shape if self.shortcut is None else self.shortcut.build(shape, build.inside("shortcut"))
+        if made != other:
+            raise InputError(
+                f"layer {self.name!r} (Residual) adds outputs of one shape, got {made} from the body and {other} from the shortcut"
+            )
+        return made
+
+    def forward(self, x: QTensor, step: Step) -> QTensor:
+        """Add body(x) and shortcut(x)."""
+        other = x if self.shortcut is None else self.shortcut.forward(x, step)
+        return self.bring(add(self.body.forward(x, step), other), "activation", step)
+
+    def backward(self, dy: QTensor, step: Step) -> QTensor:
+        """Add what comes back through both."""
+        other = dy if self.shortcut is None else self.shortcut.backward(dy, step)
+        return self.bring(add(self.body.backward(dy, step), other), "error", step)
+
+    def walk(self) -> Iterator[Layer]:
+        """Yield this layer and those within it."""
+        yield self
+        yield from self.body.walk()
+        if self.shortcut is not None:
+            yield from self.shortcut.walk()
+
+    def stop_here(self) -> bool:
+        """A block gives its input's gradient in any case."""
+        return any(layer.parameters_here for layer in self.walk())
+
+
+def add(a: QTensor, b: QTensor) -> QTensor:
+    """Return the sum of two tensors of one shape, as an accumulator; exact but for what `Residual` states.
+
+    Examples
+    --------
+    >>> one = QTensor(np.array([[3, 5]], np.int8), np.array([[-1]]), None)
+    >>> two = QTensor(np.array([[1, -1]], np.int8), np.array([[1]]), None)
+    >>> add(one, two).mantissa
+    array([[7, 1]])
+    """
+    return combine([(1, a), (1, b)])
+
+
+def combine(terms: Sequence[tuple[int, QTensor]]) -> QTensor:
+    """Return the sum of tensors of one shape, each times an integer factor, as an accumulator.
+
+    Parameters
+    ----------
+    terms : up to three pairs (factor, QTensor)
+        Exponents may differ along the first axis.
+    """
+    shape = terms[0][1].shape
+    exponents = [tensor.exponent.reshape(-1) for _, tensor in terms]
+    bits = [magnitude_bits(tensor) + abs(factor).bit_length() for factor, tensor in terms]
+    shifts, exponent = kernels.alignment(exponents, bits)
+    rows = shape[0] if max(len(one) for one in exponents) > 1 else 1
+    prepared: list[tuple[NDArray[Any], int, NDArray[np.int64]]] = [
+        (tensor.mantissa, factor, shift) for (factor, tensor), shift in zip(terms, shifts, strict=True)
+    ]
+    sums = kernels.linear_combination(prepared, rows)
+    return QTensor.trusted(sums.reshape(shape), exponent.reshape((-1,) + (1,) * (len(shape) - 1)))

@@ -1,0 +1,266 @@
+"""Layers that multiply by weights: dense and convolutional.
+
+Forward, ``y = x W^T + b``: every sum of products is exact in the accumulator, whose exponent is the sum of the operands', and is
+rounded once into the activation's format. Backward, ``dx = dy W`` into the error's format, and ``dW = dy^T x`` left exact for the
+optimizer, which knows the gradient's format. Where exponents differ along a sum (the rows of W in dx, the samples in dW), the
+parts are first brought to one: see :func:`intnet.layers._base.aligned`.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intnet import kernels
+from intnet.errors import InputError
+from intnet.formats import Overflow, Rounding
+from intnet.kernels.convolution import Padding, Pair
+from intnet.layers._base import Build, Layer, Parameter, Seen, Shape, Step, aligned
+from intnet.tensor import QTensor
+from intnet.tensor.qtensor import Integers
+
+
+class Product(Layer):
+    """What `Dense` and `Conv2D` share: exponents, biases, accumulators."""
+
+    def __init__(self, outputs: int, bias: bool | None, initial: str, name: str | None) -> None:
+        super().__init__(name)
+        if isinstance(outputs, bool) or not isinstance(outputs, (int, np.integer)) or outputs < 1:
+            raise InputError(f"a layer needs at least 1 output, got {outputs!r}")
+        self.outputs = int(outputs)
+        self.wants_bias, self.initial = bias, initial
+        self.weight: Parameter
+        self.bias: Parameter | None = None
+        self.gives_input_gradient = True
+        self._x: QTensor | None = None
+
+    def _make(self, build: Build, shape: Shape, fan_in: int, fan_out: int) -> None:
+        self.begin(build, "activation", "error")
+        self.weight = self.parameter(build, "weight", shape, self.initial, fan_in, fan_out)
+        has_bias = self.recipe.biases if self.wants_bias is None else self.wants_bias
+        self.bias = self.parameter(build, "bias", shape[:1], "zeros", decays=False) if has_bias else None
+        self._saturates = self.recipe.accumulator_overflow is Overflow.SATURATE
+        self._accumulator: dict[str, int] = {"left": 0, "count": 0}
+
+    def stop_here(self) -> bool:
+        """Give no gradient of the inputs."""
+        self.gives_input_gradient = False
+        return True
+
+    # Geometry, in the subclasses: sums, and how many left the accumulator
+
+    def _forward(self, x: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:
+        raise NotImplementedError
+
+    def _backward_input(self, dy: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:
+        raise NotImplementedError
+
+    def _backward_weights(self, x: Integers, dy: Integers, **options: Any) -> tuple[Integers, int]:
+        raise NotImplementedError
+
+    # The two passes
+
+    def forward(self, x: QTensor, step: Step) -> QTensor:
+        """Multiply by the weights, add the biases, round."""
+        weights = self.weight.value
+        sums, left = self._forward(x.mantissa, weights.mantissa, **self._width)
+        exponent = x.exponent
+        if weights.exponent.size > 1:  # one for each output
+            exponent = exponent.reshape((-1,) + (1,) * (sums.ndim - 1)) + weights.exponent.reshape(
+                (1,) * (sums.ndim - 1) + (-1,)
+            )
+        elif exponent.ndim == sums.ndim:
+            exponent = exponent + weights.exponent.flat[0]
+        else:
+            exponent = exponent.reshape((-1,) + (1,) * (sums.ndim - 1)) + weights.exponent.flat[0]
+        if self.bias is not None:
+            left += self._add_bias(sums, exponent)
+        self._left(left, sums.size, "forward", step)
+        if step.training:
+            self._x = x
+        return self.bring(QTensor.trusted(sums, exponent), "activation", step)
+
+    def backward(self, dy: QTensor, step: Step) -> QTensor:
+        """Leave the gradients with the parameters, and return that of the inputs (or `dy`, if it is not wanted)."""
+        x = self._x
+        if x is None:
+            raise InputError(f"layer {self.name!r}: backward needs a forward pass in training before it")
+        bits = self.recipe.alignment_bits
+        by_sample = dy.exponent.size > 1 or x.exponent.size > 1
+        meeting = aligned(dy, bits, x.exponent.reshape(-1)) if by_sample else dy
+        sums, left = self._backward_weights(x.mantissa, meeting.mantissa, **self._width)
+        self._left(left, sums.size, "gradient", step)
+        exponent = int(meeting.exponent.flat[0]) + (0 if by_sample else int(x.exponent.flat[0]))
+        self.weight.gradient = QTensor.trusted(sums, exponent)
+        if self.bias is not None:
+            errors = aligned(dy, bits)
+            totals, left = kernels.sum_axes(errors.mantissa, 0, errors.mantissa.ndim - 1)
+            self._left(left, totals.size, "gradient", step)
+            self.bias.gradient = QTensor.trusted(totals, int(errors.exponent.flat[0]))
+        if not self.gives_input_gradient:
+            return dy
+        weights = aligned(self.weight.value, bits)
+        sums, left = self._backward_input(dy.mantissa, weights.mantissa, **self._width)
+        self._left(left, sums.size, "backward", step)
+        exponents = dy.exponent.reshape((-1,) + (1,) * (sums.ndim - 1)) + weights.exponent.flat[0]
+        return self.bring(QTensor.trusted(sums, exponents), "error", step)
+
+    @property
+    def _width(self) -> dict[str, Any]:
+        return {"accumulator_bits": self.recipe.accumulator_bits, "saturates": self._saturates}
+
+    def _add_bias(self, sums: Integers, exponent: NDArray[np.int64]) -> int:
+        """Add the biases at the exponent of the sums; where that is greater than theirs, rounded to nearest, ties to even."""
+        assert self.bias is not None
+        bias, groups = self.bias.value, exponent.shape[0]
+        outputs = sums.shape[-1]
+        have = np.broadcast_to(exponent.reshape(groups, -1), (groups, outputs))
+        shifts = (have - bias.exponent.reshape(-1)).reshape(groups, outputs)
+        values = np.ascontiguousarray(np.broadcast_to(bias.mantissa, (groups, outputs)))
+        moved = kernels.requantize(
+            values, shifts.reshape(groups, 1, outputs), Rounding.TIES_EVEN.code, Overflow.SATURATE.code, 63,
+            layout=(groups, 1, 1, outputs),
+        )  # fmt: skip
+        rows = sums.size // outputs
+        return int(
+            kernels.add_bias(
+                sums.reshape(rows, outputs), moved, rows // groups if groups > 1 else rows,
+                self.recipe.accumulator_bits, self._saturates,
+            )
+        )  # fmt: skip
+
+    def seen(self) -> Seen:
+        """Return how many sums left the accumulator since the last call, and count anew."""
+        left, count = self._accumulator["left"], self._accumulator["count"]
+        self._accumulator.update(left=0, count=0)
+        saturated, wrapped = (left, 0) if self._saturates else (0, left)
+        return Seen(self.name, "accumulator", self.recipe.accumulator_bits, None, None, None, saturated, wrapped, 0, count)
+
+    def _left(self, left: int, count: int, where: str, step: Step) -> None:
+        """Note, or refuse, sums that left the accumulator."""
+        if left and self.recipe.accumulator_overflow is Overflow.ERROR:
+            raise InputError(
+                f"{self.name}: {left} of {count} sums ({where}) leave the accumulator of {self.recipe.accumulator_bits} bits; give it "
+                "more bits, use shorter words, or let it saturate or wrap"
+            )
+        if step.training:
+            self._accumulator["left"] += left
+            self._accumulator["count"] += count
+
+
+class Dense(Product):
+    """A fully connected layer: ``y = x W^T + b``.
+
+    Parameters
+    ----------
+    outputs : int
+    bias : bool, optional
+        By default as the recipe says.
+    initial : str
+        How weights are drawn: a name of :data:`intnet.layers.SCHEMES`.
+    name : str, optional
+        By default its kind and number.
+    """
+
+    kind: ClassVar[str] = "dense"
+
+    def __init__(self, outputs: int, *, bias: bool | None = None, initial: str = "he_uniform", name: str | None = None) -> None:
+        super().__init__(outputs, bias, initial, name)
+
+    def build(self, shape: Shape, build: Build) -> Shape:
+        """Make weights of shape (outputs, inputs)."""
+        self.name = build.name
+        if len(shape) != 1:
+            raise self.refuse(shape, "vectors; put Flatten before it")
+        self._make(build, (self.outputs, shape[0]), shape[0], self.outputs)
+        return (self.outputs,)
+
+    def _forward(self, x: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:
+        return kernels.multiply(x, weights, b_transposed=True, **options)
+
+    def _backward_input(self, dy: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:
+        return kernels.multiply(dy, weights, **options)
+
+    def _backward_weights(self, x: Integers, dy: Integers, **options: Any) -> tuple[Integers, int]:
+        return kernels.multiply(dy, x, a_transposed=True, **options)
+
+
+class Conv2D(Product):
+    """A convolution of images with their channels last.
+
+    Parameters
+    ----------
+    outputs : int
+        Channels of the output.
+    kernel, stride : int or (int, int)
+        Down and to the right.
+    padding : int, (int, int, int, int) or "same"
+        Zeros around the image; four numbers are top, bottom, left, right. "same" keeps the size at stride 1.
+    groups : int
+    bias, initial, name : as in `Dense`
+    """
+
+    kind: ClassVar[str] = "conv"
+
+    def __init__(
+        self,
+        outputs: int,
+        kernel: int | Pair = 3,
+        *,
+        stride: int | Pair = 1,
+        padding: int | Padding | str = 0,
+        groups: int = 1,
+        bias: bool | None = None,
+        initial: str = "he_normal",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(outputs, bias, initial, name)
+        self.kernel, self.stride, self.groups = as_pair("kernel", kernel), as_pair("stride", stride), groups
+        self.padding = as_padding(padding, self.kernel)
+        if groups < 1 or outputs % groups:
+            raise InputError(f"groups must divide the {outputs} output channels, got {groups}")
+
+    def build(self, shape: Shape, build: Build) -> Shape:
+        """Make weights of shape (outputs, kernel height, kernel width, channels / groups)."""
+        self.name = build.name
+        if len(shape) != 3 or shape[2] % self.groups:
+            raise self.refuse(shape, f"images (height, width, channels divisible by {self.groups} groups)")
+        self.size = shape[:2]
+        (kh, kw), (top, bottom, left, right) = self.kernel, self.padding
+        height = kernels.output_size(shape[0], kh, self.stride[0], top, bottom)
+        width = kernels.output_size(shape[1], kw, self.stride[1], left, right)
+        if height < 1 or width < 1:
+            raise self.refuse(shape, f"images of at least the kernel's {kh}x{kw} pixels, padding included")
+        channels = shape[2] // self.groups
+        fan_out = kh * kw * self.outputs // self.groups
+        self._make(build, (self.outputs, kh, kw, channels), kh * kw * channels, fan_out)
+        self._geometry = {"stride": self.stride, "padding": self.padding, "groups": self.groups}
+        return (height, width, self.outputs)
+
+    def _forward(self, x: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:
+        return kernels.conv2d(x, weights, **self._geometry, **options)
+
+    def _backward_input(self, dy: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:
+        return kernels.conv2d_backward_input(dy, weights, self.size, **self._geometry, **options)
+
+    def _backward_weights(self, x: Integers, dy: Integers, **options: Any) -> tuple[Integers, int]:
+        return kernels.conv2d_backward_weights(x, dy, self.kernel, **self._geometry, **options)
+
+
+def as_pair(name: str, value: Any) -> Pair:
+    """Return (int, int), both at least 1, from one or two numbers."""
+    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(one, (int, np.integer)) and one >= 1 for one in pair):
+        raise InputError(f"{name} must be one or two integers of at least 1, got {value!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def as_padding(value: Any, kernel: Pair) -> Padding:
+    """Return top, bottom, left and right from one number, four, or "same"."""
+    if value == "same":
+        (kh, kw) = kernel
+        return (kh - 1) // 2, kh // 2, (kw - 1) // 2, kw // 2
+    four = (value,) * 4 if isinstance(value, (int, np.integer)) else tuple(value)
+    if len(four) != 4 or not all(isinstance(one, (int, np.integer)) and one >= 0 for one in four):
+        raise InputError(f"padding must be 'same', one or four integers of at least 0, got {value!r}")
+    return int(four[0]), int(four[1]), int(four[2]), int(four[3])

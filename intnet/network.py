@@ -1,0 +1,169 @@
+"""A network: layers built for a shape and a recipe, with their parameters."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intnet.errors import InputError
+from intnet.layers import Build, Layer, Parameter, Quantizer, Seen, Sequential, Step
+from intnet.layers.product import Product
+from intnet.losses import Loss, make_loss
+from intnet.recipe import Recipe
+from intnet.tensor import QTensor
+
+
+class Network:
+    """Layers, built: every parameter made, every shape and format checked.
+
+    Parameters
+    ----------
+    layers : Layer or sequence of Layer
+        Used by this network alone.
+    shape : tuple of int
+        Of one sample: (features,), or (height, width, channels).
+    recipe : Recipe or str
+        Or the name of a ready-made one, or a JSON file.
+    seed : int, 0..2**64 - 1
+        Of the initial weights.
+    loss : str, optional
+        By default the recipe's.
+
+    Raises
+    ------
+    InputError
+        If a shape does not fit (it says which layer and what came), or the recipe cannot work.
+
+    Examples
+    --------
+    >>> from intnet import layers
+    >>> network = Network([layers.Dense(100), layers.ReLU(), layers.Dense(10)], (784,), "fixed16")
+    >>> network.parameter_count, network.output_shape
+    (79510, (10,))
+    """
+
+    def __init__(
+        self, layers: Layer | Iterable[Layer], shape: Iterable[int], recipe: Recipe | str = "fixed16", seed: int = 0,
+        loss: str | None = None,
+    ) -> None:  # fmt: skip
+        self.recipe = Recipe.load(recipe)
+        self.shape = tuple(int(length) for length in shape)
+        if not self.shape or min(self.shape) < 1:
+            raise InputError(f"a sample needs a shape of positive lengths, got {self.shape}")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+            raise InputError(f"seed must be an integer in 0..2**64 - 1, got {seed!r}")
+        self.seed = int(seed)
+        self.layers = layers if isinstance(layers, Sequential) else Sequential(layers)
+        if self.layers.name or any(layer.name for layer in self.layers.layers):
+            raise InputError("these layers belong to another network; make new ones")
+        build = Build(self.recipe, self.seed)
+        self.output_shape = self.layers.build(self.shape, build)
+        self.layers.stop_here()
+        self.loss: Loss = make_loss(loss or self.recipe.loss)
+        self.loss.build(build)
+        names = [pattern for pattern, _ in self.recipe.overrides if self.recipe.at_none(pattern, self.layer_names)]
+        if names:
+            raise InputError(
+                f"recipe {self.recipe.name!r} overrides {names[0]!r} and no layer is called so; the layers are "
+                f"{', '.join(name for name in self.layer_names if name)}"
+            )
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The names of all layers, and "loss"."""
+        return [*(layer.name for layer in self.layers.walk()), "loss"]
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """All parameters, in the order of the layers."""
+        return self.layers.parameters
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are trained."""
+        return sum(one.size for one in self.parameters)
+
+    def forward(self, x: QTensor, step: Step | None = None) -> QTensor:
+        """Return the outputs for a batch: (n, *shape) to (n, *output_shape)."""
+        if x.mantissa.shape[1:] != self.shape:
+            raise InputError(f"the network takes samples of shape {self.shape}, got {x.mantissa.shape[1:]}")
+        return self.layers.forward(x, step or Step(seed=self.seed))
+
+    def backward(self, dy: QTensor, step: Step) -> None:
+        """Leave with every parameter its gradient."""
+        self.layers.backward(dy, step)
+
+    # Telemetry
+
+    def quantizers(self) -> Iterator[Quantizer]:
+        """Yield every place where numbers are rounded."""
+        for layer in self.layers.walk():
+            yield from layer.quantizers.values()
+            for parameter in layer.parameters_here:
+                yield from parameter.quantizers.values()
+        yield self.loss.quantizer
+
+    def seen(self) -> Iterator[Seen]:
+        """Yield what became of every tensor since the last call, those that were written only; then count anew."""
+        for quantizer in self.quantizers():
+            if quantizer.count:
+                yield quantizer.seen()
+            quantizer.reset()
+        for layer in self.layers.walk():
+            if isinstance(layer, Product):
+                yield layer.seen()
+
+    # State
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything that training changes, as arrays by name."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for layer in self.layers.walk():
+            arrays.update(layer.state())
+        for parameter in self.parameters:
+            arrays.update(parameter.state())
+        return arrays
+
+    def load_state(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take back what :meth:`state` gave.
+
+        Raises
+        ------
+        InputError
+            If it belongs to another network; then this one is unchanged.
+        """
+        before = self.state()
+        try:
+            self._load(arrays)
+        except InputError:
+            self._load(before)
+            raise
+        expected = set(self.state())
+        if foreign := sorted(set(arrays) - expected):
+            self._load(before)
+            raise InputError(f"{foreign[0]} belongs to no tensor of this network")
+
+    def _load(self, arrays: dict[str, NDArray[Any]]) -> None:
+        for layer in self.layers.walk():
+            layer.load_state(arrays)
+        for parameter in self.parameters:
+            parameter.load_state(arrays)
+
+    def digest(self) -> str:
+        """Return a SHA-256 of everything that training changes: equal if and only if all bits are."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.state().items()):
+            digest.update(f"{name} {array.shape} {array.dtype.str[1:]}\0".encode())
+            digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        lines = [f"Network of {self.parameter_count} parameters, recipe {self.recipe.name!r}, samples of {self.shape}"]
+        for layer in self.layers.walk():
+            if layer.name and layer.parameters_here:
+                shapes = ", ".join(f"{one.name.rpartition('.')[2]} {one.shape}" for one in layer.parameters_here)
+                lines.append(f"  {layer.name}: {shapes} = {sum(prod(one.shape) for one in layer.parameters_here)}")
+        return "\n".join(lines)

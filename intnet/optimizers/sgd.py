@@ -1,0 +1,167 @@
+"""Stochastic gradient descent on integers.
+
+Notation: G exact gradient of the sum over a batch (an accumulator), g in the gradient's format, v momentum, w stored weight (the
+master copy, if there is one); mu, lambda, r fixed-point factors; B samples a batch; Q_role rounding into a role's format.
+
+    g = Q_gradient(G)
+    v = Q_momentum(mu v + g + lambda B w)        without momentum: v = g + lambda B w, not rounded
+    w = Q_weight(w - (r / B) v)                  Q_master, if there is a master copy; then the weight is Q_weight of that
+
+What is within a Q is exact; where exponents are so far apart that it takes more than 62 bits, the smaller terms are cut with a
+sticky bit (:func:`intnet.layers.container.combine`). The rate is that of the mean gradient: its division by the batch happens
+here, in the factor, and not in the error, which would fall below the grid of a fixed-point format.
+"""
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from intnet import kernels
+from intnet.errors import InputError
+from intnet.formats import Rounding
+from intnet.layers import Parameter, Step
+from intnet.layers.container import combine
+from intnet.optimizers.factor import Factor, Schedule
+from intnet.recipe import Recipe
+from intnet.tensor import QTensor
+
+
+class SGD:
+    """Stochastic gradient descent with momentum and weight decay.
+
+    Parameters
+    ----------
+    rate : Schedule, Factor, or what `Factor.of` takes
+        Of the mean gradient. For normalized recipes: by how many units of its last place the most changed weight moves, a power
+        of two of at least 1 (NITI's gradient bits g are the rate ``2**g``).
+    momentum, decay : Factor, or what `Factor.of` takes
+        Decay acts on weights, not on biases nor on the scales of batch normalization.
+
+    Raises
+    ------
+    InputError
+        If a factor is out of range.
+    """
+
+    def __init__(self, rate: Any, momentum: Any = 0, decay: Any = 0) -> None:
+        self.schedule = rate if isinstance(rate, Schedule) else Schedule(Factor.of(rate))
+        self.momentum, self.decay = Factor.of(momentum), Factor.of(decay)
+        if self.momentum.exact >= 1:
+            raise InputError(f"momentum must be less than 1, got {float(self.momentum)}")
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse what a recipe has no role for, before training."""
+        if self.momentum.mantissa and recipe.momentum is None:
+            raise InputError(f"recipe {recipe.name!r} has no momentum role; train without momentum, or give it one")
+        if recipe.update == "normalized":
+            rates = [self.schedule.rate, *(rate for _, rate in self.schedule.steps)]
+            if self.schedule.kind == "linear" or any(not rate.is_power_of_two or rate.shift > 0 for rate in rates):
+                raise InputError(
+                    f"recipe {recipe.name!r} has normalized updates: its rate is a power of two of at least 1, constant or in "
+                    f"steps, got {', '.join(map(str, rates))} ({self.schedule.kind}); '2^5' means gradients of 5 bits"
+                )
+            if self.decay.mantissa:
+                raise InputError(f"recipe {recipe.name!r} has normalized updates, which have no weight decay")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a result is saved with."""
+        return {
+            "optimizer": "sgd",
+            "rate": str(self.schedule.rate),
+            "schedule": str(self.schedule),
+            "momentum": str(self.momentum) if self.momentum.mantissa else "0",
+            "decay": str(self.decay) if self.decay.mantissa else "0",
+        }
+
+    def update(self, parameter: Parameter, rate: Factor, batch: int, step: Step) -> None:
+        """Move a parameter by its gradient.
+
+        Parameters
+        ----------
+        parameter : Parameter
+            Whose gradient the backward pass has set.
+        rate : Factor
+            Of this epoch: ``schedule.at(epoch, epochs)``.
+        batch : int
+            Samples of a full batch; the last, smaller batch of an epoch counts by its samples.
+        step : Step
+        """
+        if parameter.gradient is None:
+            raise InputError(f"{parameter.name} has no gradient; run the backward pass first")
+        if parameter.recipe.update == "normalized":
+            self._move_by_places(parameter, rate, step)
+            return
+        decay = self.decay.times(batch) if self.decay.mantissa and parameter.decays else None
+        factor = rate.times(Fraction(1, batch))
+        gradient = parameter.quantizers["gradient"](parameter.gradient, step)
+        stored = parameter.value if parameter.master is None else parameter.master
+        terms = [(1, gradient)]
+        if decay is not None:
+            terms.append(_scaled(stored, decay))
+        if self.momentum.mantissa:
+            if parameter.momentum is not None:
+                terms.append(_scaled(parameter.momentum, self.momentum))
+            velocity = parameter.quantizers["momentum"](combine(terms), step)
+            parameter.momentum = velocity
+            terms = [(1, velocity)]
+        moves = [(-factor.mantissa * sign, _lower(tensor, factor.shift)) for sign, tensor in terms]
+        quantizer = parameter.quantizers["weight" if parameter.master is None else "master"]
+        moved = quantizer(combine([(1, stored), *moves]), step, lost_apart=True)
+        if step.training:
+            _count_lost(quantizer, stored, moved, terms)
+        if parameter.master is None:
+            parameter.value = moved
+        else:
+            parameter.master = moved
+            parameter.value = parameter.quantizers["weight"](moved, step)
+
+    def _move_by_places(self, parameter: Parameter, rate: Factor, step: Step) -> None:
+        """NITI's update: the gradient, shifted until it has so many bits, is taken off the weights' mantissas."""
+        assert parameter.gradient is not None
+        quantizer, sums = parameter.quantizers["gradient"], parameter.gradient.mantissa
+        role = quantizer.role
+        largest = kernels.max_magnitude(sums)
+        bits = (largest - 1).bit_length() if largest else 0  # ceil(log2(largest))
+        move = kernels.requantize(
+            sums, max(0, bits + rate.shift), role.rounding.code, role.overflow.code, role.format.word_bits,
+            random_bits=role.random_bits, seed=step.seed, stream=quantizer.stream, step=step.number,
+            counters=quantizer.counters if step.training else None,
+        )  # fmt: skip
+        weights, value = parameter.quantizers["weight"], parameter.value
+        zero = np.zeros(1, np.int64)
+        difference = kernels.linear_combination([(value.mantissa, 1, zero), (move, -1, zero)], 1)
+        lost = weights.counters[kernels.COUNT_LOST]
+        moved = kernels.requantize(
+            difference.reshape(value.shape), 0, Rounding.FLOOR.code, weights.role.overflow.code, weights.format.word_bits,
+            counters=weights.counters if step.training else None,
+        )  # fmt: skip
+        if step.training:
+            quantizer.count += sums.size
+            weights.count += sums.size
+            quantizer.exponent = weights.exponent = int(value.exponent.max())
+            weights.counters[kernels.COUNT_LOST] = lost + int(np.count_nonzero((move != 0) & (moved == value.mantissa)))
+        parameter.value = QTensor.trusted(moved, value.exponent, value.format)
+
+
+def _lower(tensor: QTensor, shift: int) -> QTensor:
+    """Return a tensor divided by ``2**shift``."""
+    return QTensor.trusted(tensor.mantissa, tensor.exponent - shift, tensor.format)
+
+
+def _scaled(tensor: QTensor, factor: Factor) -> tuple[int, QTensor]:
+    """Return a tensor times a factor, as a term of `combine`."""
+    return factor.mantissa, _lower(tensor, factor.shift)
+
+
+def _count_lost(quantizer: Any, before: QTensor, after: QTensor, moves: list[tuple[int, QTensor]]) -> None:
+    """Count the updates that were not zero and changed nothing."""
+    moving = np.zeros(before.shape, bool)
+    for factor, tensor in moves:
+        if factor:
+            moving |= tensor.mantissa != 0
+    if np.array_equal(before.exponent, after.exponent):
+        same = before.mantissa == after.mantissa
+    else:
+        same = combine([(1, after), (-1, before)]).mantissa == 0
+    quantizer.counters[kernels.COUNT_LOST] += int(np.count_nonzero(moving & same))

@@ -1,0 +1,272 @@
+"""The training loop: batches in a seeded order, evaluation, telemetry, checkpoints, and a stop when a network dies.
+
+Every random choice is a function of the seed and a count (epoch, step, element), never of what ran before: so a run that was
+stopped and resumed gives the bits of one that was not.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intnet import kernels
+from intnet.errors import InputError
+from intnet.inputs import Augmentation, Inputs
+from intnet.layers import Step
+from intnet.network import Network
+from intnet.optimizers import SGD
+from intnet.random import random_words
+from intnet.telemetry import Reading
+from intnet.tensor import QTensor, dequantize
+
+ORDER_STREAM = 0  # of random bits; inputs.AUGMENTATION_STREAM is 1, layers._base.FIRST_STREAM the first of the rest
+
+WATCH_STEPS = 200
+"""A network is looked at for life after so many steps, and at the end of an epoch."""
+
+_EVALUATION_VALUES = 1 << 21  # of one layer's widest output at a time, about
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of ``train.csv``. Accuracies are fractions of 1; the loss is the mean over the samples, as they were trained."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_accuracy: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network makes of samples: correct answers, the mean loss, and its outputs' classes."""
+
+    accuracy: float
+    loss: float
+    predictions: NDArray[np.int64] = field(repr=False)
+
+
+class Trainer:
+    """Trains a network.
+
+    Parameters
+    ----------
+    network : Network
+    optimizer : SGD
+    train : Inputs
+    epochs : int
+        The length of the schedule.
+    batch : int
+    seed : int, optional
+        Of the order, the augmentation and the rounding; by default the network's.
+    augmentation : Augmentation, optional
+    watch : bool
+        Whether a dead network ends the training.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs finished.
+    history : list of Epoch
+    readings : list of Reading
+        Telemetry.
+    died : str or None
+        Why training ended early.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used.
+
+    Examples
+    --------
+    >>> from intnet import datasets, models
+    >>> from intnet.inputs import Encoder
+    >>> data = datasets.load_digits()
+    >>> network = Network(models.mlp(hidden=(32,)), (8, 8, 1), "fixed16")
+    >>> trainer = Trainer(network, SGD("2^-2"), Inputs.of(data, Encoder.of(data, network.recipe)), epochs=3)
+    >>> round(trainer.run()[-1].train_accuracy, 1)
+    0.9
+    """
+
+    def __init__(
+        self, network: Network, optimizer: SGD, train: Inputs, *, epochs: int, batch: int = 64, seed: int | None = None,
+        augmentation: Augmentation | None = None, watch: bool = True,
+    ) -> None:  # fmt: skip
+        for name, value in (("epochs", epochs), ("batch", batch)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+        if not len(train):
+            raise InputError("there are no samples to train on")
+        if network.output_shape != (train.classes,):
+            raise InputError(f"the network has outputs of shape {network.output_shape} and the data {train.classes} classes")
+        optimizer.check(network.recipe)
+        self.network, self.optimizer, self.train = network, optimizer, train
+        self.epochs, self.batch = int(epochs), int(min(batch, len(train)))
+        self.seed = network.seed if seed is None else int(seed)
+        self.augmentation, self.watch = augmentation, watch
+        self.epoch = 0
+        self.history: list[Epoch] = []
+        self.readings: list[Reading] = []
+        self.died: str | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch, the last, smaller one included."""
+        return -(-len(self.train) // self.batch)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order of the samples in an epoch: sorted by a random word each."""
+        words = random_words(self.seed, ORDER_STREAM, epoch, count=len(self.train))
+        return np.argsort(words, kind="stable").astype(np.int64, copy=False)
+
+    def run(
+        self, test: Inputs | None = None, *, after: Callable[["Trainer"], None] | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Epoch]:  # fmt: skip
+        """Train to the end of the schedule, from wherever the trainer is.
+
+        Parameters
+        ----------
+        test : Inputs, optional
+            Evaluated after every epoch.
+        after : callable, optional
+            Called after every epoch, to save a checkpoint, for example.
+        progress : callable, optional
+            Called with the number of samples after every batch.
+
+        Returns
+        -------
+        list of Epoch
+            The history so far.
+        """
+        while self.epoch < self.epochs and self.died is None:
+            self.run_epoch(test, progress=progress)
+            if after is not None:
+                after(self)
+        return self.history
+
+    def run_epoch(self, test: Inputs | None = None, *, progress: Callable[[int], object] | None = None) -> Epoch:
+        """Train one epoch."""
+        start = time.perf_counter()
+        rate = self.optimizer.schedule.at(self.epoch, self.epochs)
+        order = self.order(self.epoch)
+        outputs = np.zeros((len(order), *self.network.output_shape))
+        life = _Life(self.network) if self.watch else None
+        done = 0
+        for number, rows in enumerate(self._batches(order)):
+            step = Step(self.epoch * self.steps_per_epoch + number, self.seed, True)
+            made = self.step(rows, rate, step)
+            outputs[done : done + len(rows)] = made.mantissa * np.ldexp(1.0, made.exponent)
+            done += len(rows)
+            if progress is not None:
+                progress(len(rows))
+            if life is not None:
+                life.note(made)
+                if (number + 1) % WATCH_STEPS == 0 or done == len(order):
+                    self.died = life.look()
+                    if self.died:
+                        break
+        labels = self.train.labels[order[:done]]
+        loss = self.network.loss.value(outputs[:done], labels) / done
+        accuracy = float(np.mean(outputs[:done].argmax(axis=1) == labels))
+        tested = None if test is None else evaluate(self.network, test).accuracy
+        self.epoch += 1
+        self.readings.extend(Reading.of(self.epoch, seen) for seen in self.network.seen())
+        self.history.append(Epoch(self.epoch, loss, accuracy, tested, time.perf_counter() - start))
+        return self.history[-1]
+
+    def step(self, rows: NDArray[np.int64], rate: Any, step: Step) -> QTensor:
+        """Train on the samples of these rows, and return what the network made of them before."""
+        x = self.train.batch(rows, self.augmentation, step.seed, step.number)
+        outputs = self.network.layers.forward(x, step)
+        self.network.backward(self.network.loss.gradient(outputs, self.train.labels[rows], step), step)
+        for parameter in self.network.parameters:
+            self.optimizer.update(parameter, rate, self.batch, step)
+        return outputs
+
+    def _batches(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        for first in range(0, len(order), self.batch):
+            yield order[first : first + self.batch]
+
+    # What a checkpoint holds beside the network's arrays
+
+    def progress_state(self) -> dict[str, Any]:
+        """Return where the training is, for a checkpoint."""
+        return {
+            "epoch": self.epoch,
+            "died": self.died,
+            "history": [asdict(row) for row in self.history],
+            "readings": [list(asdict(row).values()) for row in self.readings],
+        }
+
+    def load_progress(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.epoch, self.died = int(state["epoch"]), state["died"]
+        self.history = [Epoch(**row) for row in state["history"]]
+        self.readings = [Reading(*row) for row in state["readings"]]
+
+
+class _Life:
+    """Tells when a network has died: all outputs zero, or no weight moving, for a whole watch."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.begin()
+
+    def begin(self) -> None:
+        self.spoke, self.steps = False, 0
+        stored = [one.value if one.master is None else one.master for one in self.network.parameters]
+        self.before = [(one.mantissa.copy(), one.exponent.copy()) for one in stored]
+
+    def note(self, outputs: QTensor) -> None:
+        self.spoke = self.spoke or bool(outputs.mantissa.any())
+        self.steps += 1
+
+    def look(self) -> str | None:
+        stored = [one.value if one.master is None else one.master for one in self.network.parameters]
+        moved = any(
+            not (np.array_equal(old, new.mantissa) and np.array_equal(exponent, new.exponent))
+            for (old, exponent), new in zip(self.before, stored, strict=True)
+        )
+        steps, spoke = self.steps, self.spoke
+        self.begin()
+        if not spoke:
+            return f"the network has died: all outputs were zero in the last {steps} steps; try a smaller rate or more bits"
+        if not moved:
+            return (
+                f"the network has died: no weight has moved in the last {steps} steps; its updates are lost to rounding: try a "
+                "greater rate, more fraction bits, or stochastic rounding"
+            )
+        return None
+
+
+def evaluate(network: Network, inputs: Inputs, *, batch: int | None = None) -> Evaluation:
+    """Run a network over samples, without training.
+
+    Parameters
+    ----------
+    network : Network
+    inputs : Inputs
+    batch : int, optional
+        Samples at a time; the result does not depend on it, unless a recipe's blocks span the batch ("tensor").
+
+    Returns
+    -------
+    Evaluation
+    """
+    step = Step(seed=network.seed)
+    size = int(np.prod(network.shape))
+    many = batch or max(16, min(1024, _EVALUATION_VALUES // (8 * size)))
+    predictions = np.zeros(len(inputs), np.int64)
+    loss = 0.0
+    for first in range(0, len(inputs), many):
+        rows = np.arange(first, min(first + many, len(inputs)), dtype=np.int64)
+        outputs = network.layers.forward(inputs.batch(rows), step)
+        predictions[rows] = kernels.argmax_rows(outputs.mantissa)
+        loss += network.loss.value(dequantize(outputs), inputs.labels[rows])
+    return Evaluation(float(np.mean(predictions == inputs.labels)), loss / max(1, len(inputs)), predictions)
