@@ -55,8 +55,8 @@ class Encoder:
         recipe : Recipe
             Its activation format is that of the inputs; values are quantized to nearest, ties to even, saturating.
         standardize : bool
-            Whether every channel's mean is subtracted and the result divided by its standard deviation, in real numbers and before
-            quantizing. Else values are taken as they are, in [0, 1].
+            Whether every channel's mean is subtracted and the result divided by its standard deviation, in real numbers
+            before quantizing. Else values are taken as they are, in [0, 1].
         """
         shape = data.shape if len(data.shape) != 2 else (*data.shape, 1)
         channels = shape[-1] if len(shape) == 3 else 1

@@ -58,7 +58,7 @@ class Role:
             )
         if isinstance(form, BlockFloat) and form.block not in ("tensor", "row"):
             raise InputError(
-                f"a role's blocks are a tensor or a row, got {form}: blocks along another axis would meet within the sums of a product"
+                f"a role's blocks are a tensor or a row, got {form}: others would meet within the sums of a product"
             )
         object.__setattr__(self, "format", form)
         object.__setattr__(self, "rounding", Rounding.parse(self.rounding))
@@ -67,7 +67,7 @@ class Role:
 
     @classmethod
     def parse(cls, text: Any) -> Self:
-        """Return the role that `text` describes: a format, then a rounding and an overflow mode in any order, then ``random:N``.
+        """Return the role that `text` describes: a format, then a rounding, an overflow mode, ``random:N``, in any order.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class Role:
         return f"Role('{self}')"
 
     def for_axes(self, axes: int) -> Self:
-        """Return this role for a tensor of so many axes: of vectors (biases, scales) a row is one number, so the block is the tensor."""
+        """Return this role for a tensor of so many axes: a row of a vector is one number, so there the block is the tensor."""
         if axes == 1 and isinstance(self.format, BlockFloat) and self.format.block == "row":
             return replace(self, format=BlockFloat(self.format.word_bits))
         return self
@@ -121,8 +121,8 @@ class Recipe:
     accumulator_overflow : {"saturate", "wrap", "error"}
         What becomes of a sum that leaves the accumulator; counted in any case.
     alignment_bits : int, 2..64
-        Where numbers with different exponents meet within a sum (blocks of rows or samples), they are brought to one exponent in
-        words of up to this width: exactly if it holds them, else the smaller ones are rounded to nearest, ties to even.
+        Where numbers with different exponents meet within a sum (blocks of rows or samples), they are brought to one exponent
+        in words of up to this width: exactly if it holds them, else the smaller ones are rounded to nearest, ties to even.
     update : {"sgd", "normalized"}
         "sgd": ``w - rate * v``, all exponents kept. "normalized": the exponent of a gradient is dropped, and its largest entry
         moves a weight by about ``rate`` units of the weight's last place (NITI: Wang et al. 2020, sec. III-D; WAGE).
@@ -184,13 +184,13 @@ class Recipe:
         object.__setattr__(self, "overrides", tuple(_as_override(*entry) for entry in self.overrides))
         self._check()
         for pattern, _ in self.overrides:
-            self._changed(pattern, lambda one, pattern=pattern: one == pattern)._check(f" for layers {pattern!r}")
+            self._changed(lambda one, pattern=pattern: one == pattern)._check(f" for layers {pattern!r}")
 
     # Per layer
 
     def at(self, layer: str) -> Self:
         """Return the recipe for the layer of that name, its overrides applied."""
-        return self._changed(layer, lambda pattern: fnmatchcase(layer, pattern))
+        return self._changed(lambda pattern: fnmatchcase(layer, pattern))
 
     def at_none(self, pattern: str, layers: Sequence[str]) -> bool:
         """Tell whether a pattern matches none of these layers."""
@@ -200,7 +200,7 @@ class Recipe:
         """Return a recipe in which layers whose name matches `pattern` have other roles or accumulators."""
         return replace(self, overrides=(*self.overrides, (pattern, tuple(changes.items()))))
 
-    def _changed(self, layer: str, applies: Any) -> Self:
+    def _changed(self, applies: Any) -> Self:
         changes = {key: value for pattern, entries in self.overrides if applies(pattern) for key, value in entries}
         if not self.overrides:
             return self
@@ -226,16 +226,12 @@ class Recipe:
                     f"recipe {first!r}: {what} takes {product} bits and the accumulator has {self.accumulator_bits}; "
                     f"give it at least {product} (accumulator_bits), or shorter words"
                 )
-        for role, needed, why in (
-            ("activation", 1, "inputs reach 1"),
-            ("error", 1, "the errors of a wrong output reach 1"),
-        ):
+        for role, why in (("activation", "inputs reach 1"), ("error", "the errors of a wrong output reach 1")):
             form = getattr(self, role).format
-            if isinstance(form, Fixed) and form.word_bits - 1 - form.fraction_bits < 0:
-                most = form.word_bits - 1
+            if isinstance(form, Fixed) and form.fraction_bits > form.word_bits - 1:
                 raise InputError(
                     f"recipe {first!r}: {role} {form} stays below {float(form.maximum_value):.3g} and {why}; "
-                    f"use at most {most} fraction bits of {form.word_bits}"
+                    f"use at most {form.word_bits - 1} fraction bits of {form.word_bits}"
                 )
         forms = (self.activation.format, self.weight.format)
         if all(isinstance(form, Fixed) for form in forms):

@@ -27,8 +27,8 @@ class Reading:
     saturated, wrapped : int
         Results that did not fit into the word.
     lost : int
-        Numbers that were not zero and became zero by rounding. Of weights (of master copies, where there are): updates that were
-        not zero and changed nothing.
+        Numbers that were not zero and became zero by rounding. Of weights (of master copies, where there are): updates that
+        were not zero and changed nothing.
     count : int
         Numbers written.
     """

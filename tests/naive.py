@@ -1,5 +1,6 @@
 """Slow references in Python integers, which have no width. They import nothing of intnet."""
 
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
@@ -218,3 +219,45 @@ def convolve_backward(x, weights, dy, stride, padding, groups):
         dx[pixel] += weights[o, ky, kx] * errors
         dw[o, ky, kx] += (wide[pixel] * errors).sum(axis=0)
     return dx[:, top : top + x.shape[1], left : left + x.shape[2]], dw
+
+
+# Losses -----------------------------------------------------------------------------------------------------------------
+
+
+def truncate(x):
+    """Return a Fraction or an int cut towards zero."""
+    return int(x)
+
+
+def niti_gradient(logits, exponent, label):
+    """NITI's gradient of one sample, as in its fact sheet; before the shift by 4. Integers have no width here."""
+    if exponent > -7:
+        octaves = [truncate(truncate(Fraction(m * 47274, 2**15)) * Fraction(2) ** exponent) for m in logits]
+        octaves = [max(s - (max(octaves) - 10), 0) for s in octaves]
+        p = [2**s - 1 for s in octaves]
+    else:
+        p = [2 ** (1 - 2 * exponent) + m * 2 ** (1 - exponent) + m * m for m in logits]
+    g = [v * 2**11 // sum(p) for v in p]
+    g[label] -= sum(g)
+    return g
+
+
+def exp_negative(x):
+    """Return exp(-x) of a Fraction x >= 0 as a Fraction, to more than 60 bits."""
+    with localcontext() as context:
+        context.prec = 60
+        if x > 200:
+            return Fraction(0)
+        return Fraction((-Decimal(x.numerator) / Decimal(x.denominator)).exp())
+
+
+def natural_logarithm_of_two():
+    with localcontext() as context:
+        context.prec = 60
+        return Fraction(Decimal(2).ln())
+
+
+def softmax_gradient(logits, exponent, label):
+    """Return the gradient of one sample as Fractions, to more than 60 bits."""
+    p = [exp_negative((max(logits) - m) * Fraction(2) ** exponent) for m in logits]
+    return [v / sum(p) - (c == label) for c, v in enumerate(p)]

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from fractions import Fraction
 
 import naive
 import numba
@@ -90,8 +91,70 @@ def test_relu():
     assert [int(arithmetic.relu(np.int64(v))) for v in (-(2**63), -1, 0, 1, 2**63 - 1)] == [0, 0, 0, 1, 2**63 - 1]
 
 
+def test_the_polynomial_window_of_sign_at_the_edges_of_the_word():
+    for x, limit in itertools.product(FEW_EDGES, (0, 1, 2**40, 2**62 - 1)):
+        expected = 2 * (limit - abs(x)) if abs(x) <= limit else 0
+        assert arithmetic.sign_gradient_polynomial(*int64(1, x, limit)) == expected
+
+
+def test_table_index():
+    for value, (first, length) in itertools.product(EDGES[::7], ((0, 1), (-5, 10), (2**63 - 10, 10), (-(2**63), 3))):
+        assert arithmetic.table_index(*int64(value, first, length)) == min(max(value - first, 0), length - 1)
+
+
+@given(st.integers(-(2**40), 2**40), st.integers(-(2**10), 2**10), st.integers(0, 12), st.integers(0, 63))
+def test_scale_keeps_what_it_cuts_off_in_its_lowest_bit(value, factor, left, right):
+    exact = value * factor * 2**left
+    floor = exact // 2**right
+    assert arithmetic.scale(*int64(value, factor, left, right)) == (floor if floor * 2**right == exact else floor | 1)
+
+
+def test_choose_is_nearly_even():
+    for bits, count in itertools.product((4, 8), (1, 3, 9, 16)):
+        chosen = [int(arithmetic.choose(*int64(value, bits, count))) for value in range(2**bits)]
+        assert chosen == [value * count // 2**bits for value in range(2**bits)]
+        assert {abs(chosen.count(k) - 2**bits / count) < 1 for k in range(count)} == {True}
+
+
+def test_exp2_of_fractions():
+    """Every 2**18-th of the fractions, the ends, and where the polynomial errs most, against 60 bits."""
+    fractions = {*range(0, 2**30, 2**18 + 1), *range(64), *range(2**30 - 64, 2**30)}
+    unit = Fraction(1, 2**30)
+    half = naive.natural_logarithm_of_two()
+    for fraction in fractions:
+        result = int(arithmetic.exp2_fraction(np.int64(fraction)))
+        assert 2**29 <= result <= 2**30
+        assert abs(result * unit - naive.exp_negative(fraction * unit * half)) < Fraction(3, 2) * unit
+
+
+def test_exp_of_any_distance():
+    distances = [0, 1, 2, 3, 1000, 2**20 + 1, 2**31 - 1, 2**36 - 1, 2**36, 2**47, 2**62, 2**63 - 2]
+    for distance, exponent in itertools.product(distances, [*range(-70, 8), -(2**40), -1000, 1000, 2**40]):
+        result = int(arithmetic.exp_negative(*int64(distance, exponent)))
+        if abs(exponent) <= 70:
+            expected = naive.exp_negative(distance * Fraction(2) ** exponent)
+        else:
+            expected = Fraction(distance == 0 or exponent < 0)
+        assert abs(Fraction(result, 2**30) - expected) < Fraction(3, 2**30)
+
+
+@given(st.integers(0, 2**62))
+def test_exp_falls(distance):
+    results = [int(arithmetic.exp_negative(*int64(distance + k, -30))) for k in range(3)]
+    assert all(0 <= b <= a + 2 for a, b in itertools.pairwise(results))
+
+
+def test_octaves_of_niti():
+    for logit, exponent in itertools.product(EDGES[::3], (-6, -3, -1, 0, 1, 4, 5, 70)):
+        held = max(-(2**46), min(2**46, logit))
+        expected = naive.truncate(naive.truncate(Fraction(held * 47274, 2**15)) * Fraction(2) ** min(exponent, 4))
+        assert arithmetic.niti_octaves(*int64(logit, exponent)) == expected
+
+
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
-@pytest.mark.parametrize("name", ["shift_floor", "wrap", "add_wrap", "join_words", "relu", "high_word", "low_word"])
+@pytest.mark.parametrize(
+    "name", ["shift_floor", "wrap", "add_wrap", "join_words", "relu", "high_word", "low_word", "exp2_fraction"]
+)
 def test_results_are_int64(name):
     function = getattr(arithmetic, name)
     arguments = int64(5, 3)[: function.py_func.__code__.co_argcount]
@@ -110,13 +173,17 @@ def test_the_same_bits_in_the_cuda_simulator():
             out[i, 2] = low
             out[i, 3] = arithmetic.shift_floor(a[i], b[i] & 63)
             out[i, 4] = arithmetic.wrap(a[i], (b[i] & 63) + 1)
+            out[i, 5] = arithmetic.exp_negative(a[i] & 0xFFFFFFFF, -(b[i] & 63))
+            out[i, 6] = arithmetic.niti_octaves(a[i], (b[i] & 7) - 3)
 
     a, b = np.array(list(itertools.product(FEW_EDGES[::5], repeat=2)), np.int64).T.copy()
-    out = np.zeros((a.size, 5), np.int64)
+    out = np.zeros((a.size, 7), np.int64)
     kernel[2, 3](a, b, out)
     for x, y, row in zip(a.tolist(), b.tolist(), out.tolist(), strict=True):
         low, shift = x * y % 2**64, y & 63
         assert row[0] == naive.wrap(x + y, 64)
         assert row[1] * 2**64 + row[2] % 2**64 == x * y
         assert row[2] == naive.wrap(low, 64)
-        assert row[3:] == [x // 2**shift, naive.wrap(x, shift + 1)]
+        assert row[3:5] == [x // 2**shift, naive.wrap(x, shift + 1)]
+        assert row[5] == arithmetic.exp_negative(*int64(x % 2**32, -shift))
+        assert row[6] == arithmetic.niti_octaves(*int64(x, (y & 7) - 3))

@@ -29,9 +29,21 @@ ROOMS = {
     "datasets": {"errors", "formats"},
     "plotting": {"errors", "formats"},
     "online": {"errors", "formats", "arithmetic", "kernels"},
-    "sweeps": {"errors", "formats", "online"},
+    "sweeps": {"errors", "files", "formats", "online"},
     "studies": {"_version", "errors", "formats", "datasets", "plotting", "online", "sweeps"},
     "commandline": {"errors"},
+    "files": {"errors"},
+    "recipe": {"errors", "formats"},
+    "layers": {"errors", "formats", "arithmetic", "kernels", "recipe", "tensor"},
+    "losses": {"errors", "kernels", "layers", "recipe", "tensor"},
+    "optimizers": {"errors", "formats", "kernels", "layers", "recipe", "tensor"},
+    "models": {"errors", "layers"},
+    "network": {"errors", "layers", "losses", "recipe", "tensor"},
+    "telemetry": set(),
+    "inputs": {"errors", "formats", "kernels", "recipe", "tensor"},
+    "training": {
+        "errors", "random", "kernels", "tensor", "layers", "losses", "optimizers", "network", "inputs", "telemetry"
+    },
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from intnet.kernels import plain
 from intnet.kernels.plain import convolution as plain_convolution
-from intnet.kernels.product import Integers, _choose_for, choose, largest_of_type
+from intnet.kernels.product import Integers, Side, choose, choose_for, largest_of_type
 from intnet.kernels.simd import convolution as simd_convolution
 
 Pair = tuple[int, int]
@@ -74,8 +74,9 @@ def conv2d(
         out_channels,
     )
     kernels = (plain_convolution.conv2d, simd_convolution.conv2d)
-    geometry = (stride, padding, groups)
-    return _run(kernels, x, weights, geometry, kh * kw * channels, shape, accumulator_bits, saturates, largest)
+    geometry, terms = (stride, padding, groups), kh * kw * channels
+    sides = None, (lambda: (weights, out_channels, True))
+    return _run(kernels, x, weights, geometry, terms, sides, shape, accumulator_bits, saturates, largest)
 
 
 def conv2d_backward_input(
@@ -112,7 +113,14 @@ def conv2d_backward_input(
     kernels = (plain_convolution.conv2d_backward_input, simd_convolution.conv2d_backward_input)
     terms = kh * kw * (out_channels // groups)
     shape = (dy.shape[0], *size, channels * groups)
-    return _run(kernels, dy, weights, (stride, padding, groups), terms, shape, accumulator_bits, saturates, largest)
+
+    def columns() -> tuple[Integers, int, bool]:
+        if groups == 1:
+            return weights, channels, False
+        return np.ascontiguousarray(weights.reshape(groups, -1, channels).swapaxes(1, 2)), groups * channels, True
+
+    geometry = (stride, padding, groups)
+    return _run(kernels, dy, weights, geometry, terms, (None, columns), shape, accumulator_bits, saturates, largest)
 
 
 def conv2d_backward_weights(
@@ -148,7 +156,9 @@ def conv2d_backward_weights(
     kernels = (plain_convolution.conv2d_backward_weights, simd_convolution.conv2d_backward_weights)
     terms = dy.shape[0] * dy.shape[1] * dy.shape[2]
     shape = (dy.shape[3], *kernel, x.shape[3] // groups)
-    return _run(kernels, x, dy, (stride, padding, groups), terms, shape, accumulator_bits, saturates, largest)
+    # A kernel tap meets a pixel of x once at most.
+    sides = (lambda: (x, x.shape[3], False)), (lambda: (dy, dy.shape[3], False))
+    return _run(kernels, x, dy, (stride, padding, groups), terms, sides, shape, accumulator_bits, saturates, largest)
 
 
 def _run(
@@ -157,6 +167,7 @@ def _run(
     b: Integers,
     geometry: tuple[Pair, Padding, int],
     terms: int,
+    sides: tuple[Side | None, Side | None],
     shape: tuple[int, ...],
     accumulator_bits: int | None,
     saturates: bool,
@@ -168,7 +179,7 @@ def _run(
         sure = choose(*of_types, terms)
         accumulator_bits = 32 if sure is not None and sure.sums is np.int32 else 64
     word_type = np.int32 if accumulator_bits <= 32 else np.int64
-    choice, proven = _choose_for(a, b, of_types if largest is None else largest, terms, accumulator_bits)
+    choice, proven = choose_for(a, b, of_types if largest is None else largest, terms, accumulator_bits, sides)
     plain_kernel, fast_kernel = kernels
     if choice is None:  # int64 throughout: compiled once
         words: Integers = np.empty(shape, np.int64)

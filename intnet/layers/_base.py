@@ -1,7 +1,7 @@
 """What every layer is made of: quantizers, parameters, and the two passes.
 
-A layer gets and gives :class:`intnet.QTensor`. Along a batch, exponents may differ from sample to sample, and along a weight from
-row to row; otherwise a tensor has one. What a layer computes is exact until :class:`Quantizer` rounds it, once.
+A layer gets and gives :class:`intnet.QTensor`. Along a batch, exponents may differ from sample to sample, and along a weight
+from row to row; otherwise a tensor has one. What a layer computes is exact until :class:`Quantizer` rounds it, once.
 """
 
 from collections.abc import Iterator
@@ -414,8 +414,8 @@ def aligned(tensor: QTensor, bits: int, extra: NDArray[np.int64] | None = None) 
     tensor : QTensor
         With one exponent, or one for each slice of the first axis.
     bits : int
-        The longest word of the result. Where it holds them all, the result is exact; else what is too small for it is rounded to
-        nearest, ties to even.
+        The longest word of the result. Where it holds them all, the result is exact; else what is too small for it is rounded
+        to nearest, ties to even.
     extra : int64, (slices,) or (1,), optional
         Added to the exponents first: those of another tensor that is multiplied slice by slice.
 

@@ -113,8 +113,8 @@ class Sign(_Clamped):
     Parameters
     ----------
     window : {"clip", "identity", "polynomial"}
-        What stands for the derivative: 1 where ``abs(x) <= 1`` (Hubara et al. 2016), 1 everywhere, or ``2 - 2 abs(x)`` where that is
-        positive (Bi-Real Net: Liu et al. 2018).
+        What stands for the derivative: 1 where ``abs(x) <= 1`` (Hubara et al. 2016), 1 everywhere, or ``2 - 2 abs(x)`` where
+        that is positive (Bi-Real Net: Liu et al. 2018).
     name : str, optional
     """
 

@@ -98,8 +98,8 @@ class Residual(Layer):
 
     Notes
     -----
-    Where exponents are so far apart that aligning takes more than 62 bits, the smaller term is cut, with a sticky bit, before it
-    is added; rounding to nearest is still that of the exact sum.
+    Where exponents are so far apart that aligning takes more than 62 bits, the smaller term is cut, with a sticky bit, before
+    it is added; rounding to nearest is still that of the exact sum.
     """
 
     kind: ClassVar[str] = "residual"
@@ -120,7 +120,8 @@ class Residual(Layer):
         other = shape if self.shortcut is None else self.shortcut.build(shape, build.inside("shortcut"))
         if made != other:
             raise InputError(
-                f"layer {self.name!r} (Residual) adds outputs of one shape, got {made} from the body and {other} from the shortcut"
+                f"layer {self.name!r} (Residual) adds outputs of one shape, got {made} from the body and {other} from the "
+                "shortcut"
             )
         return made
 
@@ -142,7 +143,7 @@ class Residual(Layer):
             yield from self.shortcut.walk()
 
     def stop_here(self) -> bool:
-        """A block gives its input's gradient in any case."""
+        """Tell whether it has parameters; it gives its input's gradient in any case."""
         return any(layer.parameters_here for layer in self.walk())
 
 

@@ -43,7 +43,7 @@ def draw(scheme: str, shape: tuple[int, ...], fan_in: int, fan_out: int, seed: i
         raise InputError(f"initial weights {scheme!r} are unknown; choose one of {', '.join(SCHEMES)}")
     if scheme in ("zeros", "ones"):
         return np.full(shape, float(scheme == "ones"))
-    random = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, stream])  # noqa: NPY002 - its numbers never change
+    random = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, stream])  # its numbers never change
     variance = {"he": 2 / fan_in, "xavier": 2 / (fan_in + fan_out), "lecun": 1 / (3 * fan_in)}[scheme.split("_")[0]]
     if scheme.endswith("normal"):
         return random.standard_normal(shape) * sqrt(variance)

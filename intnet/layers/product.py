@@ -1,9 +1,9 @@
 """Layers that multiply by weights: dense and convolutional.
 
-Forward, ``y = x W^T + b``: every sum of products is exact in the accumulator, whose exponent is the sum of the operands', and is
-rounded once into the activation's format. Backward, ``dx = dy W`` into the error's format, and ``dW = dy^T x`` left exact for the
-optimizer, which knows the gradient's format. Where exponents differ along a sum (the rows of W in dx, the samples in dW), the
-parts are first brought to one: see :func:`intnet.layers._base.aligned`.
+Forward, ``y = x W^T + b``: every sum of products is exact in the accumulator, whose exponent is the sum of the operands', and
+is rounded once into the activation's format. Backward, ``dx = dy W`` into the error's format, and ``dW = dy^T x`` left exact
+for the optimizer, which knows the gradient's format. Where exponents differ along a sum (the rows of W in dx, the samples in
+dW), the parts are first brought to one: see :func:`intnet.layers._base.aligned`.
 """
 
 from typing import Any, ClassVar
@@ -140,8 +140,8 @@ class Product(Layer):
         """Note, or refuse, sums that left the accumulator."""
         if left and self.recipe.accumulator_overflow is Overflow.ERROR:
             raise InputError(
-                f"{self.name}: {left} of {count} sums ({where}) leave the accumulator of {self.recipe.accumulator_bits} bits; give it "
-                "more bits, use shorter words, or let it saturate or wrap"
+                f"{self.name}: {left} of {count} sums ({where}) leave the accumulator of {self.recipe.accumulator_bits} bits; "
+                "give it more bits, use shorter words, or let it saturate or wrap"
             )
         if step.training:
             self._accumulator["left"] += left
@@ -234,7 +234,7 @@ class Conv2D(Product):
         channels = shape[2] // self.groups
         fan_out = kh * kw * self.outputs // self.groups
         self._make(build, (self.outputs, kh, kw, channels), kh * kw * channels, fan_out)
-        self._geometry = {"stride": self.stride, "padding": self.padding, "groups": self.groups}
+        self._geometry: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "groups": self.groups}
         return (height, width, self.outputs)
 
     def _forward(self, x: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:

@@ -1,7 +1,7 @@
 """Stochastic gradient descent on integers.
 
-Notation: G exact gradient of the sum over a batch (an accumulator), g in the gradient's format, v momentum, w stored weight (the
-master copy, if there is one); mu, lambda, r fixed-point factors; B samples a batch; Q_role rounding into a role's format.
+Notation: G exact gradient of the sum over a batch (an accumulator), g in the gradient's format, v momentum, w stored weight
+(the master copy, if there is one); mu, lambda, r fixed-point factors; B samples a batch; Q_role rounding into a role's format.
 
     g = Q_gradient(G)
     v = Q_momentum(mu v + g + lambda B w)        without momentum: v = g + lambda B w, not rounded

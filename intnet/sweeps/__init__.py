@@ -1,7 +1,7 @@
 """Grids of trainings: what to run, and where the results are kept."""
 
-from intnet.sweeps.specification import ACCURACY_WINDOW, FIRST_SEED, PROTOCOL, GridSpec
 from intnet.files import write_atomically
+from intnet.sweeps.specification import ACCURACY_WINDOW, FIRST_SEED, PROTOCOL, GridSpec
 from intnet.sweeps.storage import GridStore, Row, open_grid, set_aside
 
 __all__ = [

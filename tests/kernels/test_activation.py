@@ -105,7 +105,7 @@ def test_straight_through_windows(kind, limit):
 
 
 def test_the_polynomial_window_is_that_of_bi_real_net():
-    """dy times 2 + 2 x below 0 and 2 - 2 x above, with an exponent less by log2 of the limit."""
+    """Times 2 + 2 x below 0 and 2 - 2 x above, with an exponent less by log2 of the limit."""
     x, limit = np.arange(-20, 21, dtype=np.int8), 16
     gradient = activation.sign_backward(np.full(41, 3, np.int8), x, activation.POLYNOMIAL, limit)
     for value, result in zip(x.tolist(), gradient.tolist(), strict=True):

@@ -59,6 +59,33 @@ kernels.conv2d_backward_input(huge, huge, (3, 3))
 kernels.conv2d_backward_weights(huge, huge, (1, 1))
 kernels.moments(huge)
 
+for kind in (np.int8, np.int16, np.int32, np.int64):
+    flat = np.arange(-20, 20).astype(kind)
+    for values in (
+        kernels.relu(flat), kernels.leaky_relu(flat, 2, 4), kernels.hard_tanh(flat, 5), kernels.sign(flat, 1),
+        kernels.look_up(flat, flat, 0), kernels.dropout(flat, 2**15, 1, 2, 3),
+    ):
+        kernels.relu_backward(flat, values)
+    kernels.leaky_relu_backward(flat, flat, 2, 4)
+    kernels.hard_tanh_backward(flat, flat, 5)
+    kernels.sign_backward(flat, flat, kernels.CLIP, 5)
+    kernels.sign_backward(flat, flat, kernels.POLYNOMIAL, 5)
+    kernels.logistic_backward(flat, flat, 16)
+    kernels.tanh_backward(flat, flat, 16)
+    logits, labels = flat.reshape(4, 10), np.arange(4)
+    kernels.softmax_gradient(logits, -3, labels)
+    kernels.niti_gradient(logits, -3, labels)
+    kernels.subtract_target(logits, labels, 3)
+    kernels.count_correct(logits, labels)
+    kernels.linear_combination([(flat, 1, 0), (flat, 3, np.arange(-2, 2))], 4)
+codes = np.zeros((2, 48), np.uint8)
+for kind in (np.int8, np.int16, np.int32):
+    table = np.zeros((3, 256), kind)
+    kernels.gather(codes, np.arange(2), table)
+    kernels.gather_augmented(codes, np.arange(2), (4, 4, 3), table, *kernels.draw_augmentation(2, 1, 1, 2, 3), 1, 0)
+for kind, bits in ((np.int32, 32), (np.int64, 40), (np.int64, 64)):
+    kernels.add_bias(np.zeros((4, 3), kind), np.ones((1, 3), np.int64), 4, bits)
+
 compiled = 0
 modules = [module for name, module in sys.modules.items() if name.startswith("intnet.") and name != "intnet.kernels.edge"]
 for module in modules:

@@ -133,6 +133,25 @@ def test_the_accumulator_by_default_holds_every_sum_of_small_types(kind):
         assert left == 0
 
 
+@compiled
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_sums_of_magnitudes_prove_32_bits(groups, monkeypatch):
+    """Operands with few large elements: as all were large, sums of 16-bit products would need 64 bits."""
+    seen = []
+    for name in ("conv2d", "conv2d_backward_input", "conv2d_backward_weights"):
+        kernel = getattr(simd, name)
+        monkeypatch.setattr(simd, name, lambda *args, kernel=kernel: (seen.append(args[-1].dtype), kernel(*args)))
+    random = np.random.default_rng(groups)
+    case = Case(random, np.int16, n=2, groups=groups, image=(5, 5), kernel=(3, 3), stride=(1, 2), padding=(1, 1, 1, 1))
+    for array in (case.weights, case.dy):
+        array[random.random(array.shape) < 0.9] //= 2**10
+        array[...] //= 2**5
+    for (words, left), exact in zip(case.chosen(accumulator_bits=32), case.exact(), strict=True):
+        assert_array_equal(words, exact.astype(np.int32), strict=True)
+        assert left == 0
+    assert set(seen) == {np.dtype(np.int32)}
+
+
 def test_bounds_of_the_caller_are_used_and_change_no_bit():
     case = Case(np.random.default_rng(2), np.int16, limit=50)
     for (words, left), (bounded, bounded_left) in zip(case.chosen(), case.chosen(largest=(50, 50)), strict=True):

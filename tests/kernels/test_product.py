@@ -161,3 +161,102 @@ def test_measuring():
         assert product.largest_magnitude(np.array([[1, -5], [np.iinfo(kind).min, 3]], kind)) == -int(np.iinfo(kind).min)
     assert product.largest_magnitude(np.zeros((0, 3), np.int8)) == 0
     assert product.largest_magnitude(np.array([7, 2], np.int16)) == 7
+
+
+# Sharper bounds --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 7), (40, 2), (2, 300), (7, 33)])
+def test_sums_of_magnitudes(kind, rows, columns):
+    limits = np.iinfo(kind) if kind is not np.int64 else np.iinfo(np.int32)
+    values = np.random.default_rng(rows).integers(limits.min, limits.max, (rows, columns), kind, endpoint=True)
+    values[0] = limits.min
+    magnitudes = [[abs(int(v)) for v in row] for row in values]
+    assert product.largest_sum(values, rows, True) == max(sum(row) for row in magnitudes)
+    assert product.largest_sum(values, columns, False) == max(sum(column) for column in zip(*magnitudes, strict=True))
+
+
+@compiled
+def test_long_sums_of_magnitudes():
+    """More than 2**15 terms, which 32 bits would not hold, and enough work for several threads."""
+    values = np.full((2**17 + 5, 3), -(2**15), np.int16)
+    values[:, 1] += 1
+    assert product.largest_sum(values, 3, False) == values.shape[0] * 2**15
+    assert product.largest_sum(np.ascontiguousarray(values.T), 3, True) == values.shape[0] * 2**15
+
+
+@compiled
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+@pytest.mark.parametrize(("ta", "tb"), FLAGS)
+def test_small_products_in_one_call_equal_plain(kind, ta, tb):
+    size = np.dtype(kind).itemsize
+    left = np.zeros(simd.product.left_size(simd.product.DEPTH // size, size), np.uint8 if size == 1 else np.int16)
+    for seed, (m, k, n) in enumerate([*SHAPES[:6], (48, 1, 16), (50, 33, 100), (3, 2048 // size, 17)]):
+        a, b = random_matrices(seed, m, k, n, kind)
+        fast, slow = np.full((m, n), 5, np.int32), np.empty((m, n), np.int32)
+        words = np.empty(simd.product.words_size(n, k, size), np.int32)
+        flat_a, flat_b = stored(a, ta).reshape(-1), stored(b, tb).reshape(-1)
+        if simd.product.sums_of(kind):
+            assert simd.product.multiply_proven(flat_a, ta, flat_b, tb, m, n, k, 0, words, left, fast.reshape(-1))
+            plain.multiply(stored(a, ta), stored(b, tb), ta, tb, 32, False, slow)
+            assert_array_equal(fast, slow, strict=True)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32])
+@pytest.mark.parametrize(("ta", "tb"), FLAGS)
+@pytest.mark.parametrize("alone", [True, False])
+def test_at_the_edge_of_the_sharper_bound(kind, ta, tb, alone, monkeypatch):
+    """The largest magnitude times the sum of magnitudes is at, just below and just above the accumulator's limit."""
+    if not alone:
+        monkeypatch.setattr(product, "_ALONE", 0)
+    low = -(2**15)
+    for column in (
+        [low, low],
+        [low, low, -1],
+        [low, -(2**15 - 1)],
+        [2**15 - 1, 2**15 - 1, 2],
+        [low, 1 - low - 2, 1],
+        [9, 1, -3],
+    ):
+        a = np.full((3, len(column)), low, kind)
+        a[1], a[2, 1:] = 2**15 - 1, 5
+        b = np.stack(
+            [np.array(column, kind), np.zeros(len(column), kind), -np.maximum(np.array(column, kind), -(2**15 - 1))], 1
+        )
+        for bits, saturates in itertools.product([None, 19, 20, 31, 32, 33, 64], [False, True]):
+            for x, y, tx, ty in ((a, b, ta, tb), (b.T, a.T, tb, ta)):
+                out, left = product.multiply(
+                    stored(x, tx), stored(y, ty), a_transposed=tx, b_transposed=ty, accumulator_bits=bits, saturates=saturates
+                )
+                assert (out.tolist(), left) == in_word(exact(x, y), bits or 64, saturates)
+                assert out.dtype == (np.int64 if bits is None or bits > 32 else np.int32)
+
+
+@compiled
+def test_sums_of_magnitudes_prove_32_bits():
+    """A layer of 784 inputs with 12-bit inputs and 16-bit weights, most of them small."""
+    random = np.random.default_rng(1)
+    x = random.integers(-2048, 2049, (64, 784), np.int16)
+    w = random.normal(0, 300, (100, 784)).astype(np.int16)
+    w[0, 0] = 1500
+    sides = (lambda: (x, 64, True)), (lambda: (w, 100, True))
+    assert 2048 * 1500 * 784 >= 2**31
+    choice, proven = product.choose_for(x, w, (2**15, 2**15), 784, 32, sides)
+    assert choice == (product.simd_product.packed_type(2**15 - 1), np.int32)
+    assert proven
+    assert product.choose_for(x, w, (2**15, 2**15), 784, 32, (None, None))[1] is False
+    ref = x.astype(np.int64) @ w.astype(np.int64).T
+    for bits, kind in ((32, np.int32), (None, np.int64)):
+        out, left = product.multiply(x, w, b_transposed=True, accumulator_bits=bits)
+        assert_array_equal(out, ref.astype(kind), strict=True)
+        assert left == 0
+
+
+def test_the_place_to_write_may_be_given():
+    for kind, bits in itertools.product(TYPES, (20, 32, 64)):
+        a, b = random_matrices(bits, 3, 5, 4, kind, size=100)
+        out = np.empty((3, 4), np.int32 if bits <= 32 else np.int64)
+        result, left = product.multiply(a, b, accumulator_bits=bits, out=out)
+        assert result is out
+        assert (out.tolist(), left) == (exact(a, b), 0)

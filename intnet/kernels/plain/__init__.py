@@ -19,6 +19,7 @@ from intnet.kernels.plain.activation import (
     sign_backward_polynomial,
     tanh_backward,
 )
+from intnet.kernels.plain.bounds import largest_row_sum, sums_of_columns
 from intnet.kernels.plain.combine import add_bias, add_bias_any, linear_combination
 from intnet.kernels.plain.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights
 from intnet.kernels.plain.images import draw_augmentation, gather, gather_augmented
@@ -83,6 +84,7 @@ __all__ = [
     "hard_tanh",
     "hard_tanh_backward",
     "join_sums",
+    "largest_row_sum",
     "leaky_relu",
     "leaky_relu_backward",
     "limit_sums",
@@ -113,6 +115,7 @@ __all__ = [
     "sum_axis",
     "sum_pool",
     "sum_pool_backward",
+    "sums_of_columns",
     "tanh_backward",
     "train_online",
 ]

@@ -261,10 +261,10 @@ def _convolve(source, image, taps, grid, b, b_transposed, kind, place, add, posi
     row_bytes = -(-steps * together * size // _GAP) * _GAP + _GAP
     rows = max(1, _PATCHES // row_bytes // ROW_BLOCK) * ROW_BLOCK
     rows = min(rows, -(-positions // ROW_BLOCK) * ROW_BLOCK)
-    flip = np.uint8(offset)
+    flip, flat, row = np.uint8(offset), b.reshape(-1), b.shape[1]
 
     def pack(first, last):
-        pack_b(b, b_transposed, 0, k, together, n, width, first, last, words, sums)
+        pack_b(flat, row, b_transposed, 0, k, together, n, width, first, last, words, sums)
 
     def work(first, last):
         patches = np.zeros(rows * row_bytes, np.uint8)
