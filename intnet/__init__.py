@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 from intnet._version import __version__
 
 if TYPE_CHECKING:
-    from intnet.datasets import Dataset, load_digits, load_mnist
+    from intnet.datasets import Dataset, load_cifar10, load_cifar100, load_digits, load_fashion_mnist, load_mnist
     from intnet.errors import DataError, InputError, InputTypeError, StudyError
     from intnet.formats import BlockFloat, Channel, Fixed, Overflow, Rounding, Tile, parse_format
+    from intnet.inputs import Augmentation, Encoder, Inputs
+    from intnet.models import make_model
+    from intnet.network import Network
     from intnet.online import Cell, CellResult, OnlineProblem, train_cells
+    from intnet.optimizers import SGD, Factor, Schedule
+    from intnet.recipe import RECIPES, Recipe, Role
     from intnet.sweeps import GridSpec, GridStore, open_grid
     from intnet.tensor import (
         Counters,
@@ -24,8 +29,12 @@ if TYPE_CHECKING:
         requantize,
         round_shift,
     )
+    from intnet.training import Trainer, evaluate
 
 __all__ = [
+    "RECIPES",
+    "SGD",
+    "Augmentation",
     "BlockFloat",
     "Cell",
     "CellResult",
@@ -33,21 +42,34 @@ __all__ = [
     "Counters",
     "DataError",
     "Dataset",
+    "Encoder",
+    "Factor",
     "Fixed",
     "GridSpec",
     "GridStore",
     "InputError",
     "InputTypeError",
+    "Inputs",
+    "Network",
     "OnlineProblem",
     "Overflow",
     "QTensor",
+    "Recipe",
+    "Role",
     "Rounding",
+    "Schedule",
     "StudyError",
     "Tile",
+    "Trainer",
     "__version__",
     "dequantize",
+    "evaluate",
+    "load_cifar10",
+    "load_cifar100",
     "load_digits",
+    "load_fashion_mnist",
     "load_mnist",
+    "make_model",
     "matmul",
     "multiply_by_quantized_multiplier",
     "open_grid",
@@ -59,10 +81,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "datasets": ("Dataset", "load_digits", "load_mnist"),
+    "datasets": ("Dataset", "load_cifar10", "load_cifar100", "load_digits", "load_fashion_mnist", "load_mnist"),
     "errors": ("DataError", "InputError", "InputTypeError", "StudyError"),
     "formats": ("BlockFloat", "Channel", "Fixed", "Overflow", "Rounding", "Tile", "parse_format"),
+    "inputs": ("Augmentation", "Encoder", "Inputs"),
+    "models": ("make_model",),
+    "network": ("Network",),
     "online": ("Cell", "CellResult", "OnlineProblem", "train_cells"),
+    "optimizers": ("SGD", "Factor", "Schedule"),
+    "recipe": ("RECIPES", "Recipe", "Role"),
     "sweeps": ("GridSpec", "GridStore", "open_grid"),
     "tensor": (
         "Counters",
@@ -74,6 +101,7 @@ _HOMES = {
         "requantize",
         "round_shift",
     ),
+    "training": ("Trainer", "evaluate"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -15,6 +15,7 @@ computed in two words or by a shift, which is defined everywhere.
                         logistic function, table_index, drop
 6. The TFLite pipeline  saturating_rounding_doubling_high_multiply, rounding_divide_by_power_of_two, ..
 7. Exponential and loss exp2_fraction, exp_negative, niti_octaves, niti_power, niti_polynomial
+8. Roots and quotients  isqrt, multiply_divide, multiply_shift
 
 The modes have the names of :class:`intnet.formats.Rounding` and :class:`intnet.formats.Overflow`.
 """
@@ -28,6 +29,7 @@ _LOW_16 = np.int64(0xFFFF)
 _INT32_MIN = np.int64(-(2**31))
 _INT32_MAX = np.int64(2**31 - 1)
 _INT64_MIN = np.int64(-(2**63))
+_INT64_MAX = np.int64(2**63 - 1)
 
 
 # 1. Shifts and words ---------------------------------------------------------------------------------------------------
@@ -565,7 +567,7 @@ def exp_negative(distance, exponent):
     fraction bits (0.1), rounded to 30 (0.35); then `exp2_fraction` (1.5) and a last rounding (0.5), all in 2**-30.
 
     >>> int(exp_negative(0, 5)), int(exp_negative(3, -2)), int(exp_negative(1, 2**20))
-    (1073741824, 507200239, 0)
+    (1073741824, 507199724, 0)
     """
     distance, shift = np.int64(distance), np.int64(exponent) + np.int64(31)
     if shift >= 0:
@@ -614,3 +616,94 @@ def niti_polynomial(logit, unit):
     """
     total = np.int64(logit) + np.int64(unit)
     return total * total + np.int64(unit) * np.int64(unit)
+
+
+# 8. Roots and quotients -------------------------------------------------------------------------------------------------
+
+
+@jit
+def isqrt(value):
+    """Return ``floor(sqrt(value))``, exactly, of 0..2**63 - 1: one bit of the root after the other.
+
+    >>> [int(isqrt(value)) for value in (0, 3, 4, 2**63 - 1)]
+    [0, 1, 2, 3037000499]
+    """
+    rest, root, bit = np.int64(value), np.int64(0), np.int64(1 << 62)
+    while bit > rest:
+        bit >>= np.int64(2)
+    while bit > 0:
+        trial = root + bit
+        root >>= np.int64(1)
+        if rest >= trial:
+            rest -= trial
+            root += bit
+        bit >>= np.int64(2)
+    return root
+
+
+@jit
+def multiply_divide(a, b, divisor):
+    """Return ``a * b / divisor`` to nearest, ties away from zero, saturated to +-(2**63 - 1); `divisor` > 0.
+
+    Where the product is an int64, one division does; else the quotient comes bit by bit. Rests stay below the divisor and
+    are compared before they are doubled, so no step overflows.
+
+    >>> int(multiply_divide(7, -3, 2)), int(multiply_divide(2**62, 2**62, 2**62 - 1)), int(multiply_divide(2**62, -4, 1))
+    (-11, 4611686018427387905, -9223372036854775807)
+    """
+    divisor = np.int64(divisor)
+    high, low = multiply_wide(a, b)
+    negative = high < 0
+    if not product_leaves_int64(high, low) and low != _INT64_MIN:
+        magnitude = -low if negative else low
+        quotient = magnitude // divisor
+        rest = magnitude - quotient * divisor
+    else:
+        if negative:  # the magnitude in two words
+            high = -high if low == 0 else ~high
+            low = add_wrap(~low, np.int64(1))
+        if high >= divisor - high - ((low >> np.int64(63)) & np.int64(1)):  # the quotient has a 64th bit
+            return -_INT64_MAX if negative else _INT64_MAX
+        quotient, rest = np.int64(0), high
+        for place in range(64):
+            bit = (low >> np.int64(63 - place)) & np.int64(1)
+            left = divisor - rest - bit
+            if rest >= left:
+                rest -= left
+                quotient = (quotient << np.int64(1)) | np.int64(1)
+            else:
+                rest += rest + bit
+                quotient <<= np.int64(1)
+    if rest >= divisor - rest and quotient < _INT64_MAX:
+        quotient += np.int64(1)
+    return -quotient if negative else quotient
+
+
+@jit
+def multiply_shift(a, b, shift):
+    """Return ``a * b / 2**shift`` to nearest, ties away from zero, saturated to +-(2**63 - 1); any `shift` but -2**63.
+
+    `a` and `b` are any int64 but -2**63.
+
+    >>> int(multiply_shift(3, -1, 1)), int(multiply_shift(2**62, 2**62, 100)), int(multiply_shift(-3, 1, -70))
+    (-2, 16777216, -9223372036854775807)
+    """
+    shift = np.int64(shift)
+    one, most = np.int64(1), np.int64(62)
+    if shift < 0:
+        product = multiply_divide(multiply_divide(a, b, one), one << min(-shift, most), one)
+        return multiply_divide(product, one << min(max(-shift - most, np.int64(0)), most), one)
+    if shift <= 62:
+        return multiply_divide(a, b, one << shift)
+    high, low = multiply_wide(a, b)
+    negative = high < 0
+    if negative:
+        high = -high if low == 0 else ~high
+        low = add_wrap(~low, np.int64(1))
+    upper = (high << one) | ((low >> np.int64(63)) & one)  # the magnitude / 2**63, below 2**63 - 1
+    if shift == 63:
+        rounded = upper + ((low >> most) & one)
+    else:
+        twice = upper >> min(shift - np.int64(64), np.int64(63))
+        rounded = (twice >> one) + (twice & one)
+    return -rounded if negative else rounded

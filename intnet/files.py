@@ -1,11 +1,16 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and folders of results that one run has for itself."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import sqlite3
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from intnet.errors import StudyError
+
+LOCK = ".lock"
+UNWRITABLE = "check that the folder is writable, or choose another --out"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,3 +32,69 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder. The lock is SQLite's own, on an empty file, and dies with the process.
+
+    Raises
+    ------
+    StudyError
+        If another run is in it, or the lock cannot be made.
+    """
+    with closing(_connect(folder)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is written, so leave no journal file either
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise StudyError(f"{folder} is in use by another run; wait for it to end, or choose another --out") from error
+            raise StudyError(f"cannot lock {folder / LOCK}: {error}; {UNWRITABLE}") from error
+        yield
+
+
+def _connect(folder: Path) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
+    except sqlite3.DatabaseError as error:
+        raise StudyError(f"cannot lock {folder / LOCK}: {error}; {UNWRITABLE}") from error
+
+
+def set_aside(folder: Path | str, mark: str, exports: Collection[str]) -> Path | None:
+    """Rename a folder of results to a dated name and return that, or None if there was nothing in it.
+
+    The results may be damaged: they are not looked into.
+
+    Parameters
+    ----------
+    folder : path
+    mark : str
+        The file by which results are known.
+    exports : collection of str
+        Files made from it: a folder with nothing else is one of results, too.
+
+    Raises
+    ------
+    StudyError
+        If the folder holds files but no results, is the current folder, or another run is using it.
+    OSError
+        If it cannot be read or renamed.
+    """
+    folder = Path(os.path.abspath(folder))  # has a name, as "." has not
+    if not os.path.lexists(folder):
+        return None
+    names = set(os.listdir(folder)) if folder.is_dir() else {folder.name}
+    if names <= {LOCK}:
+        return None
+    if mark not in names and not names <= {LOCK, *exports}:
+        raise StudyError(f"{folder} holds no study ({mark} is missing), so it is not set aside; choose another --out")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise StudyError(f"{folder} cannot be set aside from within; go to another folder and name it with --out")
+    with locked(folder):
+        now = f"{datetime.now():%Y-%m-%dT%H-%M-%S}"
+        aside = folder.with_name(f"{folder.name}.{now}")
+        while os.path.lexists(aside):  # a second time within the second
+            aside = aside.with_name(f"{aside.name}+")
+        folder.rename(aside)
+    return aside

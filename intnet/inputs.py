@@ -103,14 +103,26 @@ class Inputs:
     Attributes
     ----------
     codes : (n, features) uint8
-    labels : (n,) int64
+    labels : (n,) int64, 0..classes - 1
     encoder : Encoder
+    classes : int
+
+    Raises
+    ------
+    InputError
+        If samples and labels differ in number, or a label is no class.
     """
 
     codes: NDArray[np.uint8]
     labels: NDArray[np.int64]
     encoder: Encoder
     classes: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != self.codes.shape[:1]:
+            raise InputError(f"{len(self.codes)} samples need as many labels, got labels of shape {self.labels.shape}")
+        if self.labels.size and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
+            raise InputError(f"labels must be in 0..{self.classes - 1}, got {self.labels.min()} to {self.labels.max()}")
 
     @classmethod
     def of(cls, data: Samples, encoder: Encoder) -> "Inputs":
@@ -139,3 +151,68 @@ class Inputs:
                 self.codes, rows, encoder.shape, encoder.table, tops, lefts, flips, augmentation.padding, 0
             )
         return QTensor.trusted(mantissa.reshape(len(rows), *encoder.shape), encoder.exponent, encoder.format)
+
+
+class Batches(Protocol):
+    """What a trainer trains on: see :class:`Inputs` and :class:`ArrayInputs`."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels, (n,)."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+
+    def __len__(self) -> int: ...
+
+    def batch(
+        self, rows: NDArray[np.int64], augmentation: Augmentation | None = None, seed: int = 0, step: int = 0
+    ) -> QTensor:  # fmt: skip
+        """Return the samples of these rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayInputs:
+    """Samples that are not codes of a table, but arbitrary numbers: quantized once, before they come here.
+
+    Attributes
+    ----------
+    values : (n, *shape) QTensor
+        With one exponent for all, so that a sample has the same integers in whatever batch it comes.
+    labels : (n,) int64, 0..classes - 1
+    classes : int
+
+    Raises
+    ------
+    InputError
+        If samples and labels differ in number, a label is no class, or the exponents differ.
+    """
+
+    values: QTensor
+    labels: NDArray[np.int64]
+    classes: int
+
+    def __post_init__(self) -> None:
+        shape, labels = self.values.shape, np.asarray(self.labels)
+        if len(shape) < 2 or labels.shape != shape[:1] or labels.dtype.kind not in "iu":
+            raise InputError(
+                f"inputs are samples (n, features) and integer labels (n,), got {shape} and {labels.dtype} {labels.shape}"
+            )
+        if self.values.exponent.size != 1:
+            raise InputError(f"inputs have one exponent for all, got exponents of shape {self.values.exponent.shape}")
+        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            raise InputError(f"labels must be in 0..{self.classes - 1}, got {labels.min()} to {labels.max()}")
+        object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(
+        self, rows: NDArray[np.int64], augmentation: Augmentation | None = None, seed: int = 0, step: int = 0
+    ) -> QTensor:  # fmt: skip
+        """Return the samples of these rows; they cannot be augmented."""
+        del seed, step
+        if augmentation is not None:
+            raise InputError("augmentation needs images in codes (Inputs), got an array of numbers")
+        return QTensor.trusted(self.values.mantissa[rows], self.values.exponent, self.values.format)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from intnet import kernels
 from intnet.errors import InputError
-from intnet.layers._base import Build, Quantizer, Step, aligned
+from intnet.formats import Fixed
+from intnet.layers._base import Build, Quantizer, Step
+from intnet.layers.container import combine
 from intnet.recipe import Role
 from intnet.tensor import QTensor
 
@@ -26,7 +28,6 @@ class Loss:
     def build(self, build: Build) -> None:
         """Take the error's format from the recipe."""
         recipe = build.recipe.at("loss")
-        self.alignment_bits = recipe.alignment_bits
         self.quantizer = Quantizer("loss", "error", self._role(recipe.error), next(build.streams))
 
     def _role(self, error: Role) -> Role:
@@ -41,6 +42,11 @@ class Loss:
         labels : (n,) int64
             In 0..classes - 1.
         step : Step
+
+        Raises
+        ------
+        InputError
+            If a label is no class, or there are not as many labels as samples.
         """
         raise NotImplementedError
 
@@ -57,6 +63,7 @@ class CrossEntropy(Loss):
 
     def gradient(self, outputs: QTensor, labels: Labels, step: Step) -> QTensor:
         """Return softmax(outputs) - onehot; every row sums to 0 before it is rounded."""
+        _check_labels(outputs, labels)
         exact = kernels.softmax_gradient(outputs.mantissa, outputs.exponent.reshape(-1), labels)
         return self.quantizer(QTensor.trusted(exact, -30), step)
 
@@ -83,6 +90,7 @@ class NitiCrossEntropy(CrossEntropy):
 
     def gradient(self, outputs: QTensor, labels: Labels, step: Step) -> QTensor:
         """Return NITI's error."""
+        _check_labels(outputs, labels)
         exact = kernels.niti_gradient(outputs.mantissa, outputs.exponent.reshape(-1), labels)
         return self.quantizer(QTensor.trusted(exact, -11), step)
 
@@ -98,21 +106,30 @@ class SquaredError(Loss):
 
     def gradient(self, outputs: QTensor, labels: Labels, step: Step) -> QTensor:
         """Return outputs - onehot."""
-        y = aligned(outputs, 62)
-        exponent = int(y.exponent.flat[0])
-        if exponent > 0:  # a unit above 1: go down to where 1 can be written
-            if exponent > 30:
-                raise InputError(f"outputs count in units of 2**{exponent}: training has diverged; use a smaller rate")
-            y = QTensor.trusted(y.mantissa.astype(np.int64) << exponent, 0)
-            exponent = 0
-        exact = kernels.subtract_target(y.mantissa, labels, 1 << min(-exponent, 61))
-        return self.quantizer(QTensor.trusted(exact, exponent), step)
+        _check_labels(outputs, labels)
+        if int(outputs.exponent.max(initial=0)) > 30:
+            raise InputError(
+                f"outputs count in units of 2**{outputs.exponent.max()}: training has diverged; use a smaller rate"
+            )
+        target = np.zeros(outputs.shape, np.int8)
+        target[np.arange(len(labels)), labels] = 1
+        return self.quantizer(combine([(1, outputs), (-1, QTensor.trusted(target, 0, Fixed(2, 0)))]), step)
 
     def value(self, outputs: NDArray[np.float64], labels: Labels) -> float:
         """Return the summed squared error."""
         target = np.zeros_like(outputs)
         target[np.arange(len(labels)), labels] = 1
         return float(((outputs - target) ** 2).sum())
+
+
+def _check_labels(outputs: QTensor, labels: Labels) -> None:
+    """Refuse labels that do not belong to the outputs: a kernel would write beyond its rows."""
+    if len(outputs.shape) != 2 or labels.shape != outputs.shape[:1] or labels.dtype != np.int64:
+        raise InputError(
+            f"a loss takes outputs (n, classes) and int64 labels (n,), got {outputs.shape} and {labels.dtype} {labels.shape}"
+        )
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < outputs.shape[1]:
+        raise InputError(f"labels must be in 0..{outputs.shape[1] - 1}, got {labels.min()} to {labels.max()}")
 
 
 _LOSSES = {loss.name: loss for loss in (CrossEntropy, NitiCrossEntropy, SquaredError)}

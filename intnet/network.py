@@ -50,20 +50,26 @@ class Network:
         loss: str | None = None,
     ) -> None:  # fmt: skip
         self.recipe = Recipe.load(recipe)
-        self.shape = tuple(int(length) for length in shape)
-        if not self.shape or min(self.shape) < 1:
-            raise InputError(f"a sample needs a shape of positive lengths, got {self.shape}")
+        lengths = tuple(shape) if isinstance(shape, Iterable) else ()
+        if not lengths or not all(isinstance(one, (int, np.integer)) and one >= 1 for one in lengths):
+            raise InputError(f"a sample needs a shape of positive lengths, got {shape!r}")
+        self.shape = tuple(int(length) for length in lengths)
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
             raise InputError(f"seed must be an integer in 0..2**64 - 1, got {seed!r}")
         self.seed = int(seed)
         self.layers = layers if isinstance(layers, Sequential) else Sequential(layers)
-        if self.layers.name or any(layer.name for layer in self.layers.layers):
-            raise InputError("these layers belong to another network; make new ones")
+        every = list(self.layers.walk())
+        if len({id(layer) for layer in every}) < len(every):
+            raise InputError("a layer stands in this network twice; make two, as each keeps weights and arguments of its own")
+        if any(layer.name for layer in every):
+            raise InputError("these layers were built for another network, or for one that was refused; make new ones")
         build = Build(self.recipe, self.seed)
         self.output_shape = self.layers.build(self.shape, build)
         self.layers.stop_here()
         self.loss: Loss = make_loss(loss or self.recipe.loss)
         self.loss.build(build)
+        if self.layer_names.count("loss") > 1:
+            raise InputError("no layer can be called 'loss': that is the loss's own name")
         names = [pattern for pattern, _ in self.recipe.overrides if self.recipe.at_none(pattern, self.layer_names)]
         if names:
             raise InputError(

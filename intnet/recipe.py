@@ -189,8 +189,11 @@ class Recipe:
     # Per layer
 
     def at(self, layer: str) -> Self:
-        """Return the recipe for the layer of that name, its overrides applied."""
-        return self._changed(lambda pattern: fnmatchcase(layer, pattern))
+        """Return the recipe for the layer of that name, its overrides applied; together they must work too."""
+        changed = self._changed(lambda pattern: fnmatchcase(layer, pattern))
+        if len(self.overrides) > 1:  # each alone was checked when the recipe was made
+            changed._check(f" for layer {layer!r}")
+        return changed
 
     def at_none(self, pattern: str, layers: Sequence[str]) -> bool:
         """Tell whether a pattern matches none of these layers."""
@@ -304,7 +307,7 @@ class Recipe:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise InputError(f"recipe {str(path)!r} cannot be read: {error.strerror}") from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
             raise InputError(f"recipe {str(path)!r} is not JSON: {error}") from None
 
     def describe(self) -> Iterator[str]:
@@ -342,7 +345,8 @@ def _as_override(pattern: Any, changes: Any) -> tuple[str, tuple[tuple[str, Any]
         elif key == "accumulator_overflow":
             value = Overflow.parse(value)
         elif key == "biases":
-            value = bool(value)
+            if not isinstance(value, bool):
+                raise InputError(f"layers {pattern!r}: biases must be True or False, got {value!r}")
         else:
             value = integer(key, value, 2, 64)
         parsed.append((key, value))

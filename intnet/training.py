@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from intnet import kernels
 from intnet.errors import InputError
-from intnet.inputs import Augmentation, Inputs
+from intnet.inputs import Augmentation, Batches
 from intnet.layers import Step
 from intnet.network import Network
 from intnet.optimizers import SGD
@@ -57,7 +57,8 @@ class Trainer:
     ----------
     network : Network
     optimizer : SGD
-    train : Inputs
+    train : Batches
+        Inputs or ArrayInputs.
     epochs : int
         The length of the schedule.
     batch : int
@@ -85,7 +86,7 @@ class Trainer:
     Examples
     --------
     >>> from intnet import datasets, models
-    >>> from intnet.inputs import Encoder
+    >>> from intnet.inputs import Encoder, Inputs
     >>> data = datasets.load_digits()
     >>> network = Network(models.mlp(hidden=(32,)), (8, 8, 1), "fixed16")
     >>> trainer = Trainer(network, SGD("2^-2"), Inputs.of(data, Encoder.of(data, network.recipe)), epochs=3)
@@ -94,7 +95,7 @@ class Trainer:
     """
 
     def __init__(
-        self, network: Network, optimizer: SGD, train: Inputs, *, epochs: int, batch: int = 64, seed: int | None = None,
+        self, network: Network, optimizer: SGD, train: Batches, *, epochs: int, batch: int = 64, seed: int | None = None,
         augmentation: Augmentation | None = None, watch: bool = True,
     ) -> None:  # fmt: skip
         for name, value in (("epochs", epochs), ("batch", batch)):
@@ -125,14 +126,14 @@ class Trainer:
         return np.argsort(words, kind="stable").astype(np.int64, copy=False)
 
     def run(
-        self, test: Inputs | None = None, *, after: Callable[["Trainer"], None] | None = None,
+        self, test: Batches | None = None, *, after: Callable[["Trainer"], None] | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> list[Epoch]:  # fmt: skip
         """Train to the end of the schedule, from wherever the trainer is.
 
         Parameters
         ----------
-        test : Inputs, optional
+        test : Batches, optional
             Evaluated after every epoch.
         after : callable, optional
             Called after every epoch, to save a checkpoint, for example.
@@ -150,7 +151,7 @@ class Trainer:
                 after(self)
         return self.history
 
-    def run_epoch(self, test: Inputs | None = None, *, progress: Callable[[int], object] | None = None) -> Epoch:
+    def run_epoch(self, test: Batches | None = None, *, progress: Callable[[int], object] | None = None) -> Epoch:
         """Train one epoch."""
         start = time.perf_counter()
         rate = self.optimizer.schedule.at(self.epoch, self.epochs)
@@ -245,15 +246,16 @@ class _Life:
         return None
 
 
-def evaluate(network: Network, inputs: Inputs, *, batch: int | None = None) -> Evaluation:
+def evaluate(network: Network, inputs: Batches, *, batch: int | None = None) -> Evaluation:
     """Run a network over samples, without training.
 
     Parameters
     ----------
     network : Network
-    inputs : Inputs
+    inputs : Batches
     batch : int, optional
-        Samples at a time; the result does not depend on it, unless a recipe's blocks span the batch ("tensor").
+        Samples at a time. No result depends on it: where a recipe's blocks are whole tensors, every sample has a block of its
+        own here, as if it were alone.
 
     Returns
     -------

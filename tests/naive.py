@@ -2,6 +2,7 @@
 
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from math import isqrt
 
 import numpy as np
 
@@ -261,3 +262,33 @@ def softmax_gradient(logits, exponent, label):
     """Return the gradient of one sample as Fractions, to more than 60 bits."""
     p = [exp_negative((max(logits) - m) * Fraction(2) ** exponent) for m in logits]
     return [v / sum(p) - (c == label) for c, v in enumerate(p)]
+
+
+# Batch normalization of one channel, in Fractions: lists of rows --------------------------------------------------------
+
+
+def square_root(x, bits=200):
+    """Return the root of a Fraction, cut to `bits` fraction bits."""
+    return Fraction(isqrt(x.numerator * 4**bits // x.denominator), 2**bits)
+
+
+def normalize_channel(x, gamma, beta, epsilon, mean=None, variance=None):
+    """Return the results; by default with the mean and the variance of `x` itself."""
+    if mean is None:
+        mean = Fraction(sum(x), len(x))
+        variance = sum((v - mean) ** 2 for v in x) / len(x)
+    sigma = square_root(variance + epsilon)
+    return [gamma * (v - mean) / sigma + beta for v in x]
+
+
+def normalize_channel_backward(dy, x, gamma, epsilon):
+    """Return the gradients of the inputs and of gamma, by the chain rule over mean and variance."""
+    n = len(x)
+    mean = Fraction(sum(x), n)
+    centred = [v - mean for v in x]
+    variance = sum(v * v for v in centred) / n
+    sigma = square_root(variance + epsilon)
+    d_variance = sum(d * gamma * v for d, v in zip(dy, centred, strict=True)) / (-2 * sigma**3)
+    d_mean = -sum(dy) * gamma / sigma
+    dx = [d * gamma / sigma + d_variance * 2 * v / n + d_mean / n for d, v in zip(dy, centred, strict=True)]
+    return dx, sum(d * v for d, v in zip(dy, centred, strict=True)) / sigma

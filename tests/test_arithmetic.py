@@ -3,6 +3,7 @@
 import itertools
 import os
 from fractions import Fraction
+from math import isqrt
 
 import naive
 import numba
@@ -149,6 +150,49 @@ def test_octaves_of_niti():
         held = max(-(2**46), min(2**46, logit))
         expected = naive.truncate(naive.truncate(Fraction(held * 47274, 2**15)) * Fraction(2) ** min(exponent, 4))
         assert arithmetic.niti_octaves(*int64(logit, exponent)) == expected
+
+
+def nearest_saturated(x):
+    """Return a Fraction rounded to nearest, ties away from zero, in +-(2**63 - 1)."""
+    return max(1 - 2**63, min(2**63 - 1, naive.round_fraction(x, "ties_away")))
+
+
+def test_isqrt():
+    squares = [root * root + d for root in (2, 3, 2**16, 2**31 - 1, 2**31, 3037000499) for d in (-1, 0, 1)]
+    for value in {*range(2000), *(edge for edge in EDGES if edge >= 0), *squares}:
+        assert arithmetic.isqrt(np.int64(value)) == isqrt(value)
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_isqrt_of_any(value):
+    assert arithmetic.isqrt(np.int64(value)) == isqrt(value)
+
+
+def test_multiply_divide_and_shift_of_small_numbers():
+    small = range(-9, 10)
+    for a, b, divisor in itertools.product(small, small, range(1, 10)):
+        assert arithmetic.multiply_divide(*int64(a, b, divisor)) == nearest_saturated(Fraction(a * b, divisor))
+    for a, b, shift in itertools.product(small, small, range(-3, 9)):
+        assert arithmetic.multiply_shift(*int64(a, b, shift)) == nearest_saturated(a * b / Fraction(2) ** shift)
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 3, 2**31 - 1, 2**32 + 1, 2**62 - 1, 2**62, 2**62 + 1, 2**63 - 2, 2**63 - 1])
+def test_multiply_divide_of_edges(divisor):
+    for a, b in itertools.product(FEW_EDGES, repeat=2):
+        assert arithmetic.multiply_divide(*int64(a, b, divisor)) == nearest_saturated(Fraction(a * b, divisor))
+
+
+@pytest.mark.parametrize("shift", [1 - 2**63, -64, -63, -1, 0, 1, 31, 61, 62, 63, 64, 65, 125, 126, 127, 2**63 - 1])
+def test_multiply_shift_of_edges(shift):
+    power = Fraction(2) ** max(-200, min(200, shift))
+    for a, b in itertools.product([edge for edge in FEW_EDGES if edge > -(2**63)], repeat=2):
+        assert arithmetic.multiply_shift(*int64(a, b, shift)) == nearest_saturated(a * b / power)
+
+
+@given(INT64, INT64, st.integers(1, 2**63 - 1), st.integers(0, 62))
+def test_multiply_divide(a, b, divisor, down):
+    divisor = max(1, divisor >> down)
+    assert arithmetic.multiply_divide(*int64(a, b, divisor)) == nearest_saturated(Fraction(a * b, divisor))
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")

@@ -44,6 +44,9 @@ ROOMS = {
     "training": {
         "errors", "random", "kernels", "tensor", "layers", "losses", "optimizers", "network", "inputs", "telemetry"
     },
+    "sklearn": {
+        "errors", "formats", "tensor", "recipe", "layers", "optimizers", "network", "inputs", "telemetry", "training"
+    },
 }
 
 

@@ -37,6 +37,16 @@ from intnet.kernels.loss import (
     softmax_gradient,
     subtract_target,
 )
+from intnet.kernels.normalization import (
+    RUNNING_BITS,
+    BatchStatistics,
+    LinearMap,
+    evaluate,
+    normalize_backward,
+    normalize_batch,
+    normalize_running,
+    update_running,
+)
 from intnet.kernels.plain import (
     COUNT_LOST,
     COUNT_SATURATED,
@@ -71,12 +81,15 @@ __all__ = [
     "LOST",
     "NITI_FRACTION_BITS",
     "POLYNOMIAL",
+    "RUNNING_BITS",
     "SEEN_MAXIMUM",
     "SEEN_MINIMUM",
     "SOFTMAX_FRACTION_BITS",
     "TOTALS",
     "UPDATE_HIGH",
     "WRAPS",
+    "BatchStatistics",
+    "LinearMap",
     "add_bias",
     "alignment",
     "argmax_rows",
@@ -88,6 +101,7 @@ __all__ = [
     "dequantize",
     "draw_augmentation",
     "dropout",
+    "evaluate",
     "exponents_of",
     "exponents_of_integers",
     "extremes",
@@ -107,6 +121,9 @@ __all__ = [
     "multiply",
     "new_counters",
     "niti_gradient",
+    "normalize_backward",
+    "normalize_batch",
+    "normalize_running",
     "output_size",
     "pack_nonzero",
     "quantize",
@@ -126,6 +143,7 @@ __all__ = [
     "tanh_backward",
     "threads",
     "train_online",
+    "update_running",
 ]
 
 # Vectors exist only in compiled code.

@@ -89,7 +89,7 @@ def alignment(exponents: Sequence[ArrayLike], bits: Sequence[int]) -> tuple[list
     --------
     >>> shifts, exponent = alignment([-7, [-5, -90]], [7, 7])
     >>> [shift.tolist() for shift in shifts], exponent.tolist()
-    ([[0, 29], [2, 0]], [-7, -36])
+    ([[0, 54], [2, -29]], [-7, -61])
     """
     flat = [np.asarray(exponent, np.int64).reshape(-1) for exponent in exponents]
     if all(exponent.size == 1 for exponent in flat):  # Python integers are faster than arrays of one

@@ -100,13 +100,19 @@ class Quantizer:
     role : Role
     stream : int
         Of random bits; one quantizer's alone.
+    of_samples : bool
+        Whether the first axis is the batch's. In evaluation, every sample is then treated as if it were alone, so that no
+        prediction depends on what else is in its batch: a block that is the whole tensor becomes one a sample, and stochastic
+        rounding becomes that to nearest, ties to even.
     """
 
-    def __init__(self, tensor: str, role_name: str, role: Role, stream: int) -> None:
+    def __init__(self, tensor: str, role_name: str, role: Role, stream: int, of_samples: bool = False) -> None:
         self.tensor, self.role_name, self.role, self.stream = tensor, role_name, role, stream
         self.format = role.format
         self._block = isinstance(self.format, BlockFloat)
         self._by_row = self._block and self.format.block == "row"  # type: ignore[union-attr]
+        self._of_samples = of_samples
+        self._of_rows = BlockFloat(self.format.word_bits, "row") if self._block else self.format
         self._modes = (role.rounding.code, role.overflow.code, self.format.word_bits)
         self._exponents: dict[int, NDArray[np.int64]] = {}
         self.reset()
@@ -144,20 +150,25 @@ class Quantizer:
         """
         mantissa, exponent = x.mantissa, x.exponent
         rounding, overflow, word_bits = self._modes
+        by_row = self._by_row
+        if self._of_samples and not step.training:
+            by_row = self._block
+            if self.role.rounding is Rounding.STOCHASTIC:
+                rounding = Rounding.TIES_EVEN.code
         counters = self.counters if step.training else None
         lost, wrapped = self.counters[kernels.COUNT_LOST], self.counters[kernels.COUNT_WRAPPED]
         failing = self.role.overflow is Overflow.ERROR
         if failing and counters is None:
             counters = kernels.new_counters()
             wrapped = 0
-        if exponent.size == 1 and not self._by_row:
+        if exponent.size == 1 and not by_row:
             have = int(exponent.flat[0])
             target = self._one_exponent(mantissa, have) if self._block else -self.format.fraction_bits  # type: ignore[union-attr]
             shifts: Any = target - have
             layout = None
             new = self._shared(target, mantissa.ndim)
         else:
-            layout, shifts, new = self._each_exponent(x)
+            layout, shifts, new = self._each_exponent(x, by_row)
             target = int(new.max(initial=-EXPONENT_MAX))
         out = kernels.requantize(
             mantissa, shifts, rounding, overflow, word_bits, layout=layout, random_bits=self.role.random_bits,
@@ -173,7 +184,7 @@ class Quantizer:
             self.exponent = target if self.exponent is None else max(self.exponent, target)
             if lost_apart:
                 self.counters[kernels.COUNT_LOST] = lost
-        return QTensor.trusted(out, new, self.format)
+        return QTensor.trusted(out, new, self._of_rows if by_row else self.format)
 
     def _shared(self, exponent: int, axes: int) -> NDArray[np.int64]:
         """Return an exponent array for all; that of a fixed-point format is made once."""
@@ -191,7 +202,7 @@ class Quantizer:
         )
         return int(found.flat[0]) + have
 
-    def _each_exponent(self, x: QTensor) -> tuple[Shape, NDArray[np.int64], NDArray[np.int64]]:
+    def _each_exponent(self, x: QTensor, by_row: bool) -> tuple[Shape, NDArray[np.int64], NDArray[np.int64]]:
         """Return the layout, the shifts and the new exponents of a tensor with several."""
         mantissa, exponent = x.mantissa, x.exponent
         axes, first, last = mantissa.ndim, exponent.shape[0], exponent.shape[-1] if mantissa.ndim > 1 else 1
@@ -209,7 +220,7 @@ class Quantizer:
         low, high = BlockFloat.minimum_exponent, BlockFloat.maximum_exponent
         found = kernels.exponents_of_integers(mantissa, layout, self.format.word_bits, -EXPONENT_MAX, EXPONENT_MAX)
         each = np.where(found == -EXPONENT_MAX, low, found + have)  # of zeros, the least
-        new = each.max(axis=(1, 2) if self._by_row else None, initial=low, keepdims=True)
+        new = each.max(axis=(1, 2) if by_row else None, initial=low, keepdims=True)
         new = np.clip(new, low, high)
         return layout, new - have, new.reshape((new.shape[0],) + (1,) * (axes - 1))
 
@@ -337,7 +348,9 @@ class Layer:
         self.name = build.name
         self.recipe = build.recipe.at(self.name)
         self.parameters_here = []
-        self.quantizers = {role: Quantizer(self.name, role, getattr(self.recipe, role), next(build.streams)) for role in roles}
+        self.quantizers = {
+            role: Quantizer(self.name, role, getattr(self.recipe, role), next(build.streams), True) for role in roles
+        }
 
     def bring(self, x: QTensor, role: str, step: Step) -> QTensor:
         """Round into the format of a role."""

@@ -7,8 +7,8 @@ import numpy as np
 from intnet import kernels
 from intnet.arithmetic import TIES_EVEN
 from intnet.errors import InputError
-from intnet.formats import Fixed, Overflow, Rounding
-from intnet.layers._base import Build, Layer, Shape, Step, aligned
+from intnet.formats import BlockFloat, Fixed, Overflow, Rounding
+from intnet.layers._base import Build, Layer, Shape, Step, aligned, magnitude_bits
 from intnet.tensor import QTensor, quantize
 
 
@@ -48,7 +48,7 @@ class LeakyReLU(Layer):
 
     def __init__(self, shift: int = 2, name: str | None = None) -> None:
         super().__init__(name)
-        if not 1 <= shift <= 62:
+        if isinstance(shift, bool) or not isinstance(shift, (int, np.integer)) or not 1 <= shift <= 62:
             raise InputError(f"the shift of a leaky ReLU must be in 1..62, got {shift!r}")
         self.shift = int(shift)
 
@@ -78,15 +78,22 @@ class _Clamped(Layer):
         return shape
 
     def _aligned(self, x: QTensor) -> QTensor:
-        return aligned(x, max(self.recipe.alignment_bits, x.format.word_bits if x.format else 64))
+        return aligned(x, 62)  # exactly, wherever that is possible: in evaluation samples must not touch one another
 
 
 def _one(x: QTensor) -> int:
-    """Return 1 in units of a tensor with one exponent; its largest integer where 1 is beyond, 0 where its unit is above 1."""
+    """Return 1 in units of a tensor with one exponent, also where no mantissa reaches it; 0 where its unit is above 1."""
     exponent = int(x.exponent.flat[0])
-    if exponent > 0:
-        return 0
-    return min(1 << min(-exponent, 62), int(np.iinfo(x.mantissa.dtype).max))
+    return 0 if exponent > 0 else 1 << min(-exponent, 61)
+
+
+def _narrow(x: QTensor) -> QTensor:
+    """Bring words of more than 32 bits to 32, to nearest, ties to even."""
+    if x.mantissa.dtype.itemsize <= 4:
+        return x
+    drop = (64 if x.format is None else x.format.word_bits) - 32
+    mantissa = kernels.requantize(x.mantissa, drop, Rounding.TIES_EVEN.code, Overflow.SATURATE.code, 32)
+    return QTensor.trusted(mantissa, x.exponent + drop)
 
 
 class HardTanh(_Clamped):
@@ -96,11 +103,18 @@ class HardTanh(_Clamped):
 
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Clamp."""
-        x = self._aligned(x)
-        self._limit = _one(x)
+        one_exponent = self._aligned(x)
+        limit = max(1, _one(one_exponent))  # in units above 1, all but 0 is beyond
         if step.training:
-            self._x = x.mantissa
-        return QTensor.trusted(kernels.hard_tanh(x.mantissa, self._limit), x.exponent, x.format)
+            self._x, self._limit = one_exponent.mantissa, limit
+        y, exponent = kernels.hard_tanh(one_exponent.mantissa, limit), np.minimum(x.exponent, 0)
+        if x.exponent.size > 1:  # back to the samples' own exponents, in which what is clamped fits
+            shifts = exponent - np.minimum(one_exponent.exponent, 0)
+            y = kernels.requantize(
+                y, shifts.reshape(-1, 1, 1), TIES_EVEN, Overflow.SATURATE.code, magnitude_bits(x) + 1,
+                layout=(len(y), 1, y.size // len(y), 1),
+            )  # fmt: skip
+        return QTensor.trusted(y, exponent, x.format if isinstance(x.format, BlockFloat) or not x.exponent.max() > 0 else None)
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Pass errors where nothing was clamped."""
@@ -114,7 +128,7 @@ class Sign(_Clamped):
     ----------
     window : {"clip", "identity", "polynomial"}
         What stands for the derivative: 1 where ``abs(x) <= 1`` (Hubara et al. 2016), 1 everywhere, or ``2 - 2 abs(x)`` where
-        that is positive (Bi-Real Net: Liu et al. 2018).
+        that is positive (Bi-Real Net: Liu et al. 2018; `x` rounded to 30 fraction bits where it has more).
     name : str, optional
     """
 
@@ -136,11 +150,15 @@ class Sign(_Clamped):
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Pass errors through the window."""
-        x = self._x
-        back = kernels.sign_backward(dy.mantissa, x.mantissa, self.WINDOWS.index(self.window), _one(x))
+        x, code = self._x, self.WINDOWS.index(self.window)
         if self.window != "polynomial":
-            return QTensor.trusted(back, dy.exponent, dy.format)
-        return self.bring(QTensor.trusted(back, dy.exponent + min(int(x.exponent.flat[0]), 0)), "error", step)
+            return QTensor.trusted(kernels.sign_backward(dy.mantissa, x.mantissa, code, _one(x)), dy.exponent, dy.format)
+        dy, fraction = _narrow(dy), max(-int(x.exponent.flat[0]), 0)
+        if fraction > 30:  # so that 2**31 * 2 * 2**30 holds the products
+            mantissa = kernels.requantize(x.mantissa, fraction - 30, TIES_EVEN, Overflow.SATURATE.code, 32)
+            x, fraction = QTensor.trusted(mantissa, -30), 30
+        back = kernels.sign_backward(dy.mantissa, x.mantissa, code, 1 << fraction)
+        return self.bring(QTensor.trusted(back, dy.exponent - fraction), "error", step)
 
 
 class _LookUp(Layer):
@@ -189,8 +207,8 @@ class _LookUp(Layer):
 
     def _slope(self, dy: QTensor, step: Step, kernel: object) -> QTensor:
         fraction = self.result.fraction_bits
-        narrow = dy.mantissa if dy.mantissa.dtype.itemsize <= 4 else aligned(dy, 32).mantissa
-        product = kernel(narrow, self._y, 1 << max(fraction, 0))  # type: ignore[operator]
+        dy = _narrow(dy)
+        product = kernel(dy.mantissa, self._y, 1 << max(fraction, 0))  # type: ignore[operator]
         return self.bring(QTensor.trusted(product, dy.exponent - 2 * max(fraction, 0)), "error", step)
 
 

@@ -166,15 +166,28 @@ def combine(terms: Sequence[tuple[int, QTensor]]) -> QTensor:
     Parameters
     ----------
     terms : up to three pairs (factor, QTensor)
-        Exponents may differ along the first axis.
+        Exponents may differ along the first axis. Where a factor and a tensor's words have together more than 62 bits, the
+        words are cut to what is left, with a sticky bit.
     """
     shape = terms[0][1].shape
-    exponents = [tensor.exponent.reshape(-1) for _, tensor in terms]
     bits = [magnitude_bits(tensor) + abs(factor).bit_length() for factor, tensor in terms]
+    if max(bits) > 62:
+        terms = [(factor, _cut(tensor, max(0, wide - 62))) for (factor, tensor), wide in zip(terms, bits, strict=True)]
+        bits = [min(wide, 62) for wide in bits]
+    exponents = [tensor.exponent.reshape(-1) for _, tensor in terms]
     shifts, exponent = kernels.alignment(exponents, bits)
     rows = shape[0] if max(len(one) for one in exponents) > 1 else 1
     prepared: list[tuple[NDArray[Any], int, NDArray[np.int64]]] = [
         (tensor.mantissa, factor, shift) for (factor, tensor), shift in zip(terms, shifts, strict=True)
     ]
-    sums = kernels.linear_combination(prepared, rows)
+    most = sum(1 << max(0, width + int(shift.max(initial=0))) for width, shift in zip(bits, shifts, strict=True))
+    sums = kernels.linear_combination(prepared, rows, np.int32 if most < 2**31 else np.int64)
     return QTensor.trusted(sums.reshape(shape), exponent.reshape((-1,) + (1,) * (len(shape) - 1)))
+
+
+def _cut(tensor: QTensor, bits: int) -> QTensor:
+    """Return a tensor without its lowest bits; the lowest that stays is set if anything but zeros was cut off."""
+    if not bits:
+        return tensor
+    cut = kernels.linear_combination([(tensor.mantissa, 1, np.array([-bits]))], 1)
+    return QTensor.trusted(cut, tensor.exponent + bits)

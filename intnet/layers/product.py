@@ -217,8 +217,8 @@ class Conv2D(Product):
         super().__init__(outputs, bias, initial, name)
         self.kernel, self.stride, self.groups = as_pair("kernel", kernel), as_pair("stride", stride), groups
         self.padding = as_padding(padding, self.kernel)
-        if groups < 1 or outputs % groups:
-            raise InputError(f"groups must divide the {outputs} output channels, got {groups}")
+        if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1 or outputs % groups:
+            raise InputError(f"groups must be an integer that divides the {outputs} output channels, got {groups!r}")
 
     def build(self, shape: Shape, build: Build) -> Shape:
         """Make weights of shape (outputs, kernel height, kernel width, channels / groups)."""

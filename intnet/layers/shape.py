@@ -189,7 +189,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float = 0.5, name: str | None = None) -> None:
         super().__init__(name)
-        if not 0 <= rate < 1:
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
             raise InputError(f"the rate of dropout must be at least 0 and less than 1, got {rate!r}")
         self.keep = max(1, round((1 - rate) * 2**16))
 

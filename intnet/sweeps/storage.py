@@ -11,22 +11,21 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from intnet import files
 from intnet.errors import StudyError
-from intnet.files import write_atomically
+from intnet.files import UNWRITABLE, write_atomically
 from intnet.online import Cell
 
 if TYPE_CHECKING:
     import xarray
 
 DATABASE = "grid.sqlite"
-LOCK = ".lock"
 PATIENCE = 30  # seconds to wait for another program that reads or writes the database
 _EXPORTS = ("config.json", "grid.csv", "grid.nc", "cliffs.json", "surface.png", "cliffs.png")
 
@@ -74,47 +73,21 @@ _DESCRIPTIONS = {
 }
 
 # What to do about SQLite's errors, by how their names begin; any other error means damage.
-_UNWRITABLE = "check that the folder is writable, or choose another --out"
 _ADVICE = {
     "SQLITE_FULL": "free some space; what was stored before is safe",
     "SQLITE_BUSY": "another program holds it open; close that one",
     "SQLITE_LOCKED": "another program holds it open; close that one",
-    "SQLITE_CANTOPEN": _UNWRITABLE,
-    "SQLITE_IOERR": _UNWRITABLE,
-    "SQLITE_PERM": _UNWRITABLE,
-    "SQLITE_READONLY": _UNWRITABLE,
+    "SQLITE_CANTOPEN": UNWRITABLE,
+    "SQLITE_IOERR": UNWRITABLE,
+    "SQLITE_PERM": UNWRITABLE,
+    "SQLITE_READONLY": UNWRITABLE,
 }
 
 
 def set_aside(folder: Path | str) -> Path | None:
-    """Rename a study's folder to a dated name and return that, or None if there was nothing in it.
-
-    The study may be damaged: it is not looked into.
-
-    Raises
-    ------
-    StudyError
-        If the folder holds files but no study, is the current folder, or another run is using it.
-    """
-    folder = Path(folder)
-    with _explained(folder):
-        folder = Path(os.path.abspath(folder))  # has a name, as "." has not
-        if not os.path.lexists(folder):
-            return None
-        names = set(os.listdir(folder)) if folder.is_dir() else {folder.name}
-        if names <= {LOCK}:
-            return None
-        if DATABASE not in names and not names <= {LOCK, *_EXPORTS}:
-            raise StudyError(f"{folder} holds no study ({DATABASE} is missing), so it is not set aside; choose another --out")
-        if Path.cwd().is_relative_to(folder.resolve()):
-            raise StudyError(f"{folder} cannot be set aside from within; go to another folder and name it with --out")
-        with _locked(folder):
-            now = f"{datetime.now():%Y-%m-%dT%H-%M-%S}"
-            aside = folder.with_name(f"{folder.name}.{now}")
-            while os.path.lexists(aside):  # a second time within the second
-                aside = aside.with_name(f"{aside.name}+")
-            folder.rename(aside)
-    return aside
+    """Rename a study's folder to a dated name: see :func:`intnet.files.set_aside`."""
+    with _explained(Path(folder)):
+        return files.set_aside(folder, DATABASE, _EXPORTS)
 
 
 @contextmanager
@@ -131,20 +104,6 @@ def _explained(folder: Path) -> Iterator[None]:
         raise StudyError(f"cannot use {folder / DATABASE}: {error}; {advice}") from error
     except OSError as error:
         raise StudyError(f"cannot use {folder}: {error.strerror or error}; choose another --out") from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of the folder. The lock is SQLite's own, on an empty file, and dies with the process."""
-    with closing(sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)) as connection:
-        try:
-            connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is written, so leave no journal file either
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise StudyError(f"{folder} is in use by another run; wait for it to end, or choose another --out") from error
-            raise StudyError(f"cannot lock {folder / LOCK}: {error}; {_UNWRITABLE}") from error
-        yield
 
 
 class GridStore:
@@ -172,7 +131,7 @@ class GridStore:
             raise StudyError(f"{self.folder} is not a folder; --out must name a folder")
         with _explained(self.folder), ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(self.folder))
+            stack.enter_context(files.locked(self.folder))
             self._connection = stack.enter_context(closing(self._open(study)))
             self._opened = stack.pop_all()
 

@@ -59,7 +59,7 @@ kernels.conv2d_backward_input(huge, huge, (3, 3))
 kernels.conv2d_backward_weights(huge, huge, (1, 1))
 kernels.moments(huge)
 
-for kind in (np.int8, np.int16, np.int32, np.int64):
+for kind in (np.int8, np.int64):
     flat = np.arange(-20, 20).astype(kind)
     for values in (
         kernels.relu(flat), kernels.leaky_relu(flat, 2, 4), kernels.hard_tanh(flat, 5), kernels.sign(flat, 1),
@@ -85,6 +85,14 @@ for kind in (np.int8, np.int16, np.int32):
     kernels.gather_augmented(codes, np.arange(2), (4, 4, 3), table, *kernels.draw_augmentation(2, 1, 1, 2, 3), 1, 0)
 for kind, bits in ((np.int32, 32), (np.int64, 40), (np.int64, 64)):
     kernels.add_bias(np.zeros((4, 3), kind), np.ones((1, 3), np.int64), 4, bits)
+
+for kind in (np.int8, np.int16, np.int64):
+    rows, ones, zeros = np.arange(-20, 20).astype(kind).reshape(10, 4), np.ones(4, np.int64), np.zeros(4, np.int64)
+    linear, statistics = kernels.normalize_batch(rows, 0, ones, 0, ones, 0, 17)
+    for result in (linear, kernels.normalize_backward(rows, 0, statistics, ones, 0)[0]):
+        kernels.evaluate(result)
+    kernels.update_running(statistics, zeros, ones, 3)
+    kernels.normalize_running(rows, 0, zeros, ones, ones, 0, ones, 0, 17)
 
 compiled = 0
 modules = [module for name, module in sys.modules.items() if name.startswith("intnet.") and name != "intnet.kernels.edge"]

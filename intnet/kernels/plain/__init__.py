@@ -24,6 +24,15 @@ from intnet.kernels.plain.combine import add_bias, add_bias_any, linear_combinat
 from intnet.kernels.plain.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights
 from intnet.kernels.plain.images import draw_augmentation, gather, gather_augmented
 from intnet.kernels.plain.loss import count_correct, niti_gradient, softmax_gradient, subtract_target
+from intnet.kernels.plain.normalize import (
+    backward_factors,
+    channel_sums,
+    forward_factors,
+    inverse_roots,
+    multiply_add,
+    running_factors,
+    update_running,
+)
 from intnet.kernels.plain.online import (
     ERROR_HIGH,
     FLOORED,
@@ -69,7 +78,9 @@ __all__ = [
     "add_bias",
     "add_bias_any",
     "argmax_rows",
+    "backward_factors",
     "bring_into_word",
+    "channel_sums",
     "conv2d",
     "conv2d_backward_input",
     "conv2d_backward_weights",
@@ -79,10 +90,12 @@ __all__ = [
     "dropout",
     "extents",
     "extremes",
+    "forward_factors",
     "gather",
     "gather_augmented",
     "hard_tanh",
     "hard_tanh_backward",
+    "inverse_roots",
     "join_sums",
     "largest_row_sum",
     "leaky_relu",
@@ -97,6 +110,7 @@ __all__ = [
     "moments",
     "moments_by_words",
     "multiply",
+    "multiply_add",
     "niti_gradient",
     "pack_nonzero",
     "quantized_multiply",
@@ -105,6 +119,7 @@ __all__ = [
     "requantize",
     "requantize_one",
     "round_all",
+    "running_factors",
     "shifts_to_fit",
     "sign",
     "sign_backward_clip",
@@ -118,4 +133,5 @@ __all__ = [
     "sums_of_columns",
     "tanh_backward",
     "train_online",
+    "update_running",
 ]

@@ -1,8 +1,5 @@
 """Pictures of a grid of training runs: the published surface, and heat maps with the two cliffs.
 
-Both functions return a `matplotlib.figure.Figure` that belongs to no window and no pyplot state: save it with
-``figure.savefig("cliffs.pdf")``, or, in a notebook that ran ``%matplotlib inline``, make it the last line of a cell.
-
 Notation:  lr  learning-rate shift, the rate is 2**-lr  |  f  fraction bits
            U   weight update before the rate, raw integers with f fraction bits  |  S  U >> lr, the update applied
 Array shapes are (rates, bits), one row a rate and one column a bitwidth, unless said otherwise.

@@ -1,0 +1,195 @@
+"""Checkpoints: all that a training needs to go on with the same bits, in one file.
+
+The file is an ``.npz`` without pickles: the network's arrays, a JSON header, and a SHA-256 over the content of both. It is whole
+or not there, and one that is damaged, or of another training, is refused before anything is changed.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intnet._version import __version__
+from intnet.errors import InputError, StudyError
+from intnet.files import write_atomically
+from intnet.training import Trainer
+
+FORMAT = 1
+"""Raised when the file's layout changes; other formats are refused."""
+
+_ARRAY = "network/"
+_HEADER, _DIGEST = "header", "sha256"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    config : dict
+        What is trained, see :func:`configuration`, and whatever the caller added to it.
+    progress : dict
+        See :meth:`intnet.training.Trainer.progress_state`.
+    arrays : dict of str to array
+        See :meth:`intnet.network.Network.state`.
+    version : str
+        Of the package that wrote it.
+    """
+
+    config: dict[str, Any] = field(repr=False)
+    progress: dict[str, Any] = field(repr=False)
+    arrays: dict[str, NDArray[Any]] = field(repr=False)
+    version: str
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return int(self.progress["epoch"])
+
+
+def configuration(trainer: Trainer) -> dict[str, Any]:
+    """Return what decides the bits of a training, as strings, numbers and lists: the data's content and the layers apart.
+
+    The number of epochs is not in it unless the rate depends on it: a constant rate may go on for longer.
+    """
+    network, optimizer, augmentation = trainer.network, trainer.optimizer, trainer.augmentation
+    return {
+        "recipe": network.recipe.to_dict(),
+        "loss": network.loss.name,
+        "sample_shape": list(network.shape),
+        "classes": int(network.output_shape[0]),
+        "parameters": network.parameter_count,
+        "samples": len(trainer.train),
+        "batch": trainer.batch,
+        "seed": trainer.seed,
+        "initial_seed": network.seed,
+        "optimizer": optimizer.describe(),
+        "schedule_epochs": trainer.epochs if optimizer.schedule.kind == "linear" else None,
+        "augmentation": None
+        if augmentation is None
+        else {"padding": augmentation.padding, "flip": augmentation.flip},
+    }
+
+
+def save(path: str | os.PathLike[str], trainer: Trainer, config: Mapping[str, Any] | None = None) -> None:
+    """Write where a training is.
+
+    Parameters
+    ----------
+    path : path
+        Replaced when the new file is whole.
+    trainer : Trainer
+        Between two epochs.
+    config : mapping, optional
+        What else was decided and the trainer does not know, for JSON: the model, the data set and its checksum, ...
+
+    Raises
+    ------
+    StudyError
+        If the file cannot be written; an old one is then kept.
+    """
+    header = {
+        "format": FORMAT,
+        "intnet": __version__,
+        "config": configuration(trainer) | dict(config or {}),
+        "progress": trainer.progress_state(),
+    }
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    arrays = {_HEADER: text, **{_ARRAY + name: array for name, array in trainer.network.state().items()}}
+    arrays[_DIGEST] = _digest(arrays)
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_atomically(Path(path), lambda draft: draft.write_bytes(content.getbuffer()))
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint and check that it is whole.
+
+    Raises
+    ------
+    StudyError
+        If there is none, or it is damaged, no checkpoint of this package, or of another format.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StudyError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+    advice = "put a good copy back, or begin anew without it"
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # the zip and array readers have a dozen kinds for bytes that they cannot make sense of
+        raise StudyError(f"checkpoint {path} is damaged ({type(error).__name__}: {error}); {advice}") from None
+    if _HEADER not in arrays or _DIGEST not in arrays:
+        raise StudyError(f"{path} is no checkpoint of intnet: its arrays are {', '.join(sorted(arrays)[:4]) or 'none'}")
+    digest = arrays.pop(_DIGEST)
+    if not np.array_equal(digest, _digest(arrays)):
+        raise StudyError(f"checkpoint {path} is damaged: its content does not have the SHA-256 it was written with; {advice}")
+    header = json.loads(arrays.pop(_HEADER).tobytes())
+    if header["format"] != FORMAT:
+        raise StudyError(
+            f"checkpoint {path} has format {header['format']} (written by intnet {header['intnet']}), and intnet "
+            f"{__version__} reads format {FORMAT}; use the version that wrote it"
+        )
+    state = {name.removeprefix(_ARRAY): array for name, array in arrays.items()}
+    return Checkpoint(header["config"], header["progress"], state, header["intnet"])
+
+
+def restore(trainer: Trainer, checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) -> None:
+    """Bring a trainer to where a checkpoint is: it then goes on with the bits of a training that was never stopped.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Made as the first one was. Only `epochs` may differ, unless the schedule depends on it.
+    checkpoint : Checkpoint
+    config : mapping, optional
+        What was given to :func:`save`; compared with that if given.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is of another training; the line names what differs, and the trainer is unchanged.
+    """
+    here = configuration(trainer)
+    there = {name: value for name, value in checkpoint.config.items() if name in here}
+    if config is not None:
+        here, there = here | dict(config), checkpoint.config
+    if found := next(differences(there, json.loads(json.dumps(here))), None):
+        raise InputError(f"the checkpoint is of another training: {found}")
+    if checkpoint.epoch > trainer.epochs:
+        raise InputError(f"the checkpoint has {checkpoint.epoch} epochs behind it, and the training ends after {trainer.epochs}")
+    trainer.network.load_state(checkpoint.arrays)
+    trainer.load_progress(checkpoint.progress)
+
+
+def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """Yield what differs between two contents of a JSON file, each as ``"name there-value there, here-value here"``."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys((*here, *there)):
+            yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else str(key))
+    elif there != here:
+        yield f"{name} {_short(there)} there, {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 48 else f"{text[:45]}..."
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return the SHA-256 of arrays by name: of each its name, type and shape, and its content, little-endian in C order."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str[1:]} {array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)

@@ -1,0 +1,10 @@
+"""Pictures of results, one module a study.
+
+Every function returns a `matplotlib.figure.Figure` that belongs to no window and no pyplot state: save it with
+``figure.savefig("cliffs.pdf")``, or, in a notebook that ran ``%matplotlib inline``, make it the last line of a cell.
+"""
+
+from intnet.plotting.cliffs import plot_cliffs, plot_surface
+from intnet.plotting.training import plot_telemetry, plot_training
+
+__all__ = ["plot_cliffs", "plot_surface", "plot_telemetry", "plot_training"]

@@ -1,0 +1,237 @@
+"""Batch normalization: within stated bounds of the formula in Fractions; the integers in between exactly."""
+
+from fractions import Fraction
+
+import naive
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from intnet.kernels import _parallel, normalization
+from intnet.kernels.plain import normalize as plain
+
+INT8, INT16, INT24 = (np.int8, 2**7), (np.int16, 2**15), (np.int32, 2**23)
+EPSILON = 17
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request, monkeypatch):
+    monkeypatch.setattr(_parallel, "_threads", request.param)
+    monkeypatch.setattr(normalization, "_PIECE", 1)
+
+
+def channels_of(kind, limit, rows, seed=0):
+    """Return columns of many sorts: wide, narrow, off centre, constant, with one outlier, at the edge of the word."""
+    random = np.random.default_rng(seed)
+    wide = random.integers(-limit, limit, (rows, 2))
+    small = random.integers(-2, 3, (rows, 1))
+    shifted = random.integers(-2, 3, (rows, 1)) + limit - 5
+    constant = np.full((rows, 2), [7 - limit, 0])
+    outlier = np.full((rows, 1), 3)
+    outlier[-1] = 4
+    edges = random.choice([-limit, limit - 1], (rows, 1))
+    return np.concatenate([wide, small, shifted, constant, outlier, edges], axis=1).astype(kind)
+
+
+def parameters(channels, seed=0):
+    """Return gamma and beta as mantissas and exponents: both signs, zeros, and one or several exponents."""
+    random = np.random.default_rng(seed)
+    gamma, beta = random.integers(-(2**15), 2**15, (2, channels)).astype(np.int16)
+    gamma[:1], beta[1:2] = 2**14, 0
+    return gamma, -14, beta, random.integers(-16, -12, channels)
+
+
+def fractions(mantissas, exponents):
+    exponents = np.broadcast_to(exponents, np.shape(mantissas))
+    return [int(m) * Fraction(2) ** int(e) for m, e in zip(np.ravel(mantissas), np.ravel(exponents), strict=True)]
+
+
+def forward_reference(x, exponent, gamma, gamma_exponents, beta, beta_exponents, epsilon_shift=EPSILON):
+    """Return for each channel: the results, gamma times the normalized values, and x - mean in units of x."""
+    channels = []
+    for column, g, b in zip(x.T, fractions(gamma, gamma_exponents), fractions(beta, beta_exponents), strict=True):
+        values = fractions(column, exponent)
+        y = naive.normalize_channel(values, g, b, Fraction(1, 2**epsilon_shift))
+        mean = Fraction(int(column.astype(object).sum()), len(column))
+        channels.append((y, [v - b for v in y], [int(v) - mean for v in column]))
+    return channels
+
+
+@pytest.mark.parametrize(("kind", "limit"), [INT8, INT16, INT24])
+@pytest.mark.parametrize("exponent", [-40, -7, 0, 10])
+@pytest.mark.parametrize("rows", [1, 2, 37])
+@pytest.mark.usefixtures("threads")
+def test_forward_is_near_the_formula(kind, limit, exponent, rows):
+    x = channels_of(kind, limit, rows)
+    numbers = parameters(x.shape[1])
+    linear, statistics = normalization.normalize_batch(x, exponent, *numbers, EPSILON)
+    y, bounds = normalization.evaluate(linear)
+    assert statistics.x is x or np.shares_memory(statistics.x, x)  # not rounded
+    assert y.dtype == (np.int32 if kind == np.int8 else np.int64)
+    assert y.shape == x.shape
+    assert linear.bounds == bounds == (y.min(), y.max())
+    unit, largest = Fraction(2) ** linear.exponent, 0
+    gammas, betas = fractions(*numbers[:2]), fractions(*numbers[2:])
+    for c, (exact, normalized, deviations) in enumerate(forward_reference(x, exponent, *numbers)):
+        variance = Fraction(sum(d * d for d in deviations), rows) * Fraction(4) ** exponent
+        sigma = naive.square_root(variance + Fraction(1, 2**EPSILON))
+        span = max(abs(d) for d in deviations) + 1 if any(deviations) else 0
+        if kind != np.int8 and span:
+            span = int(abs(x[:, c].astype(np.int64)).max())
+        largest = max(largest, abs(gammas[c]) * span * Fraction(2) ** exponent / sigma, abs(betas[c]))
+        for result, value, scaled, deviation in zip(y[:, c], exact, normalized, deviations, strict=True):
+            error = abs(int(result) * unit - value)
+            assert error <= unit * (abs(deviation) / 2 + 1) + abs(scaled) / 2**29
+    assert unit <= largest * Fraction(1, 2**27 if kind == np.int8 else 2**57)
+
+
+@pytest.mark.parametrize(("kind", "limit"), [INT8, INT16, INT24])
+@pytest.mark.parametrize("exponents", [(0, 0), (-40, 3), (10, -30)])
+@pytest.mark.parametrize("rows", [1, 2, 37])
+@pytest.mark.usefixtures("threads")
+def test_backward_is_near_the_formula(kind, limit, exponents, rows):
+    x, dy = channels_of(kind, limit, rows), channels_of(kind, limit, rows, seed=1)[:, ::-1].copy()
+    dy[:, 1] = x[:, 1]  # all of it goes along x - mean
+    numbers = parameters(x.shape[1])
+    _, statistics = normalization.normalize_batch(x, exponents[0], *numbers, EPSILON)
+    linear, dgamma, dgamma_exponent, dbeta, dbeta_exponent = normalization.normalize_backward(
+        dy, exponents[1], statistics, *numbers[:2]
+    )
+    dx, bounds = normalization.evaluate(linear)
+    assert bounds == (dx.min(), dx.max())
+    assert dx.dtype == (np.int32 if kind == np.int8 else np.int64)
+    assert_array_equal(dbeta, dy.sum(axis=0, dtype=np.int64), strict=True)
+    assert dbeta_exponent == exponents[1]
+    unit, dgamma_unit = Fraction(2) ** linear.exponent, Fraction(2) ** dgamma_exponent
+    gammas = fractions(*numbers[:2])
+    for c in range(x.shape[1]):
+        values, errors = fractions(x[:, c], exponents[0]), fractions(dy[:, c], exponents[1])
+        exact, exact_dgamma = naive.normalize_channel_backward(errors, values, gammas[c], Fraction(1, 2**EPSILON))
+        assert abs(int(dgamma[c]) * dgamma_unit - exact_dgamma) <= dgamma_unit * Fraction(51, 100) + abs(exact_dgamma) / 2**28
+        mean, dy_mean = (Fraction(sum(v), rows) for v in (values, errors))
+        sigma = naive.square_root(sum((v - mean) ** 2 for v in values) / rows + Fraction(1, 2**EPSILON))
+        for i in range(rows):
+            direct = gammas[c] / sigma * (errors[i] - dy_mean)
+            along = direct - exact[i]
+            steps = abs(errors[i] - dy_mean) / Fraction(2) ** exponents[1] + abs(values[i] - mean) / Fraction(2) ** exponents[0]
+            error = abs(int(dx[i, c]) * unit - exact[i])
+            assert error <= unit * (steps / 2 + Fraction(3, 2)) + abs(direct) / 2**29 + abs(along) / 2**26
+    largest = max(
+        abs(int(linear.factors[0, c])) * bound_of(dy[:, c], kind) + abs(int(linear.factors[1, c])) * bound_of(x[:, c], kind)
+        for c in range(x.shape[1])
+    )
+    assert rows == 1 or largest >= 2 ** (27 if kind == np.int8 else 56)
+
+
+def bound_of(column, kind):
+    """Return the distance from the mean, or for what is not int8 the magnitude, by which factors are scaled."""
+    values = [int(v) for v in column]
+    if kind != np.int8:
+        return max(map(abs, values))
+    floor = sum(values) // len(values)
+    return max(max(values) - floor, floor + 1 - min(values)) if min(values) < max(values) else 0
+
+
+@pytest.mark.parametrize(("kind", "limit"), [INT8, INT16, INT24, (np.int64, 2**60)])
+@pytest.mark.parametrize("exponent", [-40, -7, 10])
+def test_the_running_statistics_are_near_the_formula(kind, limit, exponent):
+    x = channels_of(kind, limit, 9)
+    random = np.random.default_rng(3)
+    numbers = parameters(x.shape[1])
+    mean = random.integers(-(2**36), 2**36, x.shape[1])
+    variance = random.integers(0, 2**36, x.shape[1])
+    variance[3:6] = 0, 1, 2**61 - 1
+    linear = normalization.normalize_running(x, exponent, mean, variance, *numbers, EPSILON)
+    y, _ = normalization.evaluate(linear)
+    unit = Fraction(2) ** linear.exponent
+    rounding = Fraction(2) ** (exponent + 29) if kind == np.int64 else 0
+    for c, (g, b) in enumerate(zip(fractions(*numbers[:2]), fractions(*numbers[2:]), strict=True)):
+        m, v = (Fraction(int(value), 2**32) for value in (mean[c], variance[c]))
+        values = fractions(x[:, c], exponent)
+        exact = naive.normalize_channel(values, g, b, Fraction(1, 2**EPSILON), m, v)
+        slope = abs(g) / naive.square_root(v + Fraction(1, 2**EPSILON))
+        for i, value in enumerate(exact):
+            error = abs(int(y[i, c]) * unit - value)
+            steps = abs(int(x[i, c])) / (2 if kind != np.int64 else Fraction(2) ** 30)
+            assert error <= unit * (steps + 1) + slope * (abs(values[i]) + abs(m)) / 2**29 + slope * rounding
+
+
+def test_a_row_is_normalized_alone_as_in_a_batch():
+    x = channels_of(np.int8, 100, 12)
+    numbers = (np.full(8, 5), np.full(8, 2**31), *parameters(8), EPSILON)
+    together = normalization.normalize_running(x, -5, *numbers)
+    for i in range(12):
+        alone = normalization.normalize_running(x[i : i + 1], -5, *numbers)
+        assert alone.exponent == together.exponent
+        assert_array_equal(normalization.evaluate(alone)[0][0], normalization.evaluate(together)[0][i], strict=True)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.int64])
+@pytest.mark.parametrize("channels", [1, 3, 16, 300])
+@pytest.mark.usefixtures("threads")
+def test_results_are_sums_of_products(kind, channels, monkeypatch):
+    """Modulo the word of the result, which no exact result leaves."""
+    monkeypatch.setattr(normalization, "_LANES", dict.fromkeys((1, 2, 4, 8), 64))
+    monkeypatch.setattr(normalization, "_RUN_ROWS", 1)
+    rows, limits = 1500 // channels, np.iinfo(kind)
+    random = np.random.default_rng(0)
+    x, dy = random.integers(limits.min, limits.max, (2, rows, channels), kind, endpoint=True)
+    numbers = parameters(channels)
+    forward, statistics = normalization.normalize_batch(x, -3, *numbers, EPSILON)
+    backward = normalization.normalize_backward(dy, 0, statistics, *numbers[:2])[0]
+    for linear in (forward, backward):
+        *factors, offsets = linear.factors.astype(object)
+        exact = sum(f * operand.astype(object) for f, operand in zip(factors, linear.operands, strict=True)) + offsets
+        values, bounds = normalization.evaluate(linear)
+        assert_array_equal(values, exact.astype(values.dtype), strict=True)
+        assert bounds == (exact.min(), exact.max())
+        assert linear.bounds in (None, bounds)
+    rounded = statistics.x.astype(object)
+    assert_array_equal(statistics.table[plain.SUM], rounded.sum(axis=0).astype(np.int64))
+    assert_array_equal(statistics.table[plain.PRODUCTS], (rounded * rounded).sum(axis=0).astype(np.int64))
+    assert_array_equal(statistics.table[plain.LEAST], rounded.min(axis=0).astype(np.int64))
+    assert_array_equal(statistics.table[plain.GREATEST], rounded.max(axis=0).astype(np.int64))
+
+
+def test_what_is_too_wide_is_rounded_first():
+    x = np.array([[2**31 - 1, -(2**31)], [3, 5], [2**30, 2**30]], np.int32)
+    _, statistics = normalization.normalize_batch(x, -4, *parameters(2), EPSILON)
+    shift = statistics.exponent + 4
+    assert 3 * int(abs(statistics.x.astype(np.int64)).max()) ** 2 < 2**60 <= 3 * 2 ** (2 * (33 - shift))
+    exact = [[naive.round_fraction(Fraction(int(v), 2**shift), "ties_even") for v in row] for row in x]
+    assert statistics.x.tolist() == exact
+
+
+def test_zeros_stay_zeros():
+    zeros, parameter = np.zeros((4, 3), np.int8), np.zeros(3, np.int64)
+    linear, statistics = normalization.normalize_batch(zeros, 0, parameter, 0, parameter, 0, EPSILON)
+    dx, dgamma, _, dbeta, _ = normalization.normalize_backward(zeros, 0, statistics, parameter, 0)
+    running = normalization.normalize_running(zeros, 0, parameter, parameter, parameter, 0, parameter, 0, EPSILON)
+    for result in (linear, dx, running):
+        values, bounds = normalization.evaluate(result)
+        assert not values.any()
+        assert bounds == (0, 0)
+    assert not dgamma.any()
+    assert not dbeta.any()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 20])
+@pytest.mark.parametrize("exponent", [-40, -5, 0, 10])
+def test_running_statistics_move_towards_those_of_the_batch(rows, exponent):
+    x = channels_of(np.int8, 128, rows)
+    numbers = parameters(x.shape[1])
+    _, statistics = normalization.normalize_batch(x, exponent, *numbers, EPSILON)
+    mean, variance = ((np.arange(x.shape[1]) + k) << 30 for k in (0, 3))
+    before = mean.copy(), variance.copy()
+    saturated = normalization.update_running(statistics, mean, variance, 3)
+    expected_saturated, most = 0, 2**61 - 1
+    for c, column in enumerate(x.T):
+        values = fractions(column, exponent)
+        m = sum(values) / rows
+        v = sum((value - m) ** 2 for value in values) / max(rows - 1, 1)
+        for new, after, old in ((m, mean[c], before[0][c]), (v, variance[c], before[1][c])):
+            expected_saturated += abs(new * 2**32) > most
+            target = max(-most, min(most, new * 2**32))
+            error = abs(int(after) - (int(old) + (target - int(old)) / 8))
+            assert error <= Fraction(1, 2) + max(Fraction(1, 8), abs(target) / 2**33)
+    assert saturated == expected_saturated
