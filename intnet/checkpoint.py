@@ -60,7 +60,10 @@ def configuration(trainer: Trainer) -> dict[str, Any]:
 
     The number of epochs is not in it unless the rate depends on it: a constant rate may go on for longer.
     """
-    network, optimizer, augmentation = trainer.network, trainer.optimizer, trainer.augmentation
+    network, augmentation = trainer.network, trainer.augmentation
+    optimizer = trainer.optimizer.describe()
+    if trainer.optimizer.schedule.kind == "linear":
+        optimizer["schedule"] = f"linear over {trainer.epochs} epochs"
     return {
         "recipe": network.recipe.to_dict(),
         "loss": network.loss.name,
@@ -71,11 +74,8 @@ def configuration(trainer: Trainer) -> dict[str, Any]:
         "batch": trainer.batch,
         "seed": trainer.seed,
         "initial_seed": network.seed,
-        "optimizer": optimizer.describe(),
-        "schedule_epochs": trainer.epochs if optimizer.schedule.kind == "linear" else None,
-        "augmentation": None
-        if augmentation is None
-        else {"padding": augmentation.padding, "flip": augmentation.flip},
+        "optimizer": optimizer,
+        "augmentation": None if augmentation is None else {"padding": augmentation.padding, "flip": augmentation.flip},
     }
 
 
@@ -99,7 +99,7 @@ def save(path: str | os.PathLike[str], trainer: Trainer, config: Mapping[str, An
     header = {
         "format": FORMAT,
         "intnet": __version__,
-        "config": configuration(trainer) | dict(config or {}),
+        "config": dict(config or {}) | configuration(trainer),
         "progress": trainer.progress_state(),
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -160,14 +160,14 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, config: Mapping[str, Any] 
     InputError
         If the checkpoint is of another training; the line names what differs, and the trainer is unchanged.
     """
-    here = configuration(trainer)
-    there = {name: value for name, value in checkpoint.config.items() if name in here}
-    if config is not None:
-        here, there = here | dict(config), checkpoint.config
+    here = dict(config or {}) | configuration(trainer)
+    there = checkpoint.config if config is not None else {name: checkpoint.config.get(name) for name in here}
     if found := next(differences(there, json.loads(json.dumps(here))), None):
         raise InputError(f"the checkpoint is of another training: {found}")
     if checkpoint.epoch > trainer.epochs:
-        raise InputError(f"the checkpoint has {checkpoint.epoch} epochs behind it, and the training ends after {trainer.epochs}")
+        raise InputError(
+            f"the checkpoint has {checkpoint.epoch} epochs behind it, and the training ends after {trainer.epochs}"
+        )
     trainer.network.load_state(checkpoint.arrays)
     trainer.load_progress(checkpoint.progress)
 

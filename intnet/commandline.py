@@ -91,6 +91,30 @@ def integer(allowed: range | None = None) -> Callable[[str], int]:
     return read
 
 
+def number(text: str) -> float:
+    """Read a real number."""
+    with suppress(ValueError):
+        return float(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}; allowed is a number")
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Read numbers of units ``100,50``; ``none`` is none.
+
+    Examples
+    --------
+    >>> sizes("100,50"), sizes("none")
+    ((100, 50), ())
+    """
+    if text == "none":
+        return ()
+    with suppress(ValueError):
+        found = tuple(int(part) for part in text.split(","))
+        if min(found) >= 1 and max(found) <= AXIS_MAX:
+            return found
+    raise argparse.ArgumentTypeError(f"got {text!r}; allowed are integers in 1..{AXIS_MAX} as A,B,C, or none")
+
+
 def folder(text: str) -> Path:
     """Read the path of a folder. An empty one is refused: it is a variable that was not set, not the current folder."""
     if not text:

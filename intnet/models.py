@@ -10,6 +10,7 @@ from typing import Any
 
 from intnet.errors import InputError
 from intnet.layers import (
+    BatchNorm,
     Conv2D,
     Dense,
     Dropout,

@@ -1,12 +1,11 @@
 """A scikit-learn classifier that trains in integers: word lengths, rounding and rate are hyperparameters to search over.
 
-The floats are at the edge alone. Before training, features are standardized in float64 and quantized once; after it, the integer
-outputs are read as real numbers. Needs the extra ``intnet[sklearn]``.
+The floats are at the edge alone. Before training, features are standardized in float64 and quantized once; after it, the
+integer outputs are read as real numbers. Needs the extra ``intnet[sklearn]``.
 """
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from inspect import signature
 from math import inf, prod
 from typing import Any, Self
@@ -15,14 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from intnet.errors import InputError
-from intnet.formats import BlockFloat, Fixed, Overflow, Rounding
+from intnet.formats import Fixed, Overflow, Rounding
 from intnet.inputs import ArrayInputs
-from intnet.layers import Dense, Layer, ReLU, Step
+from intnet.layers import Dense, Layer, ReLU
 from intnet.network import Network
 from intnet.optimizers import SGD, Factor, Schedule
 from intnet.recipe import RECIPES, ROLES, Recipe, Role
 from intnet.telemetry import Reading
-from intnet.tensor import QTensor, dequantize, quantize
+from intnet.tensor import dequantize, quantize
 from intnet.training import Trainer
 
 try:
@@ -49,20 +48,21 @@ _CHUNK_VALUES = 1 << 22  # of the widest layer, predicted at a time
 class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A multi-layer perceptron with ReLU whose training and prediction run in integers.
 
-    Every number of the training is a word of the lengths below. The same data, parameters and integer `random_state` give the same
-    bits, on any number of threads.
+    Every number of the training is a word of the lengths below. The same data, parameters and integer `random_state` give the
+    same bits, on any number of threads.
 
     Parameters
     ----------
     hidden_layer_sizes : sequence of int, or int
         Units of the hidden layers; ``()`` is logistic regression.
     recipe : Recipe or str, optional
-        Every format at once: a :class:`intnet.recipe.Recipe`, the name of a ready-made one (``"int8"``, ``"bfp8"``, ``"niti8"``,
-        ``"wide"``, ...), or a JSON file. Then `word_bits` and the parameters after it, to `overflow`, must be left as they are.
-        By default fixed-point words are built from these:
+        Every format at once: a :class:`intnet.recipe.Recipe`, the name of a ready-made one (``"int8"``, ``"bfp8"``,
+        ``"niti8"``, ``"wide"``, ...), or a JSON file. Then `word_bits` and the parameters after it, to `overflow`, must be left
+        as they are. By default fixed-point words are built from these:
     word_bits : int
         Length of every stored number: weights, activations, errors, gradients, momentum.
-    weight_fraction_bits, activation_fraction_bits, error_fraction_bits, gradient_fraction_bits, momentum_fraction_bits : int, optional
+    weight_fraction_bits, activation_fraction_bits, error_fraction_bits : int, optional
+    gradient_fraction_bits, momentum_fraction_bits : int, optional
         By default the ranges are those of the recipe ``"fixed16"`` whatever the word length is: shorter words are coarser.
     accumulator_bits : int, optional
         Width of the sums of products; by default 32, or 64 for words of more than 16 bits.
@@ -85,11 +85,13 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Epochs.
     tol : float
     n_iter_no_change : int, optional
-        Training ends when the loss has not fallen by `tol` below the least so far for so many epochs; None: never before `max_iter`.
+        Training ends when for so many epochs the loss has not fallen by more than `tol` below the least so far; None: at
+        `max_iter` alone.
     standardize : bool
-        Whether every feature's mean is subtracted and the result divided by its standard deviation, both of the training data, and
-        clipped to +-8; else features are taken as they are, and should lie in about -1..1. Either way they are then quantized to
-        nearest, ties to even, saturating, to the activation's word; for block formats to the exponent that holds the training data.
+        Whether every feature's mean is subtracted and the result divided by its standard deviation, both of the training data,
+        and clipped to +-8; else features are taken as they are, and should lie in about -1..1. Either way they are then
+        quantized to nearest, ties to even, saturating, to the activation's word; for block formats with the one exponent that
+        holds the training data.
     random_state : int, RandomState or None
         Of the initial weights, the order of the samples and stochastic rounding. An int is the seed of the network itself.
 
@@ -118,9 +120,9 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     Notes
     -----
-    In prediction a sample's outputs do not depend on those it comes with: where training shares an exponent over the activations of
-    a batch, prediction finds one for each sample, as a batch of one would; and nothing is drawn: where a recipe rounds activations
-    stochastically, prediction rounds them to nearest, ties to even. With ``overflow="error"`` prediction raises too.
+    In prediction a sample's outputs do not depend on those it comes with: where training shares an exponent over the
+    activations of a batch, prediction finds one for each sample, as a batch of one would; and nothing is drawn: where a recipe
+    rounds activations stochastically, prediction rounds them to nearest, ties to even. With ``overflow="error"`` it raises too.
 
     Examples
     --------
@@ -204,20 +206,20 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """
         hidden = self._checked()
         recipe = self._recipe()
-        X, y = validate_data(self, X, y, dtype=np.float64, order="C")
-        check_classification_targets(y)
-        classes, labels = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        features, targets = validate_data(self, X, y, dtype=np.float64, order="C")
+        check_classification_targets(targets)
+        classes, labels = np.unique(column_or_1d(targets, warn=True), return_inverse=True)
         if len(classes) < 2:
             raise InputError(f"a classifier needs samples of at least 2 classes, got 1 class: {classes[0]!r}")
         seed = self._seed()
         optimizer = self._optimizer(recipe)
         optimizer.check(recipe)
         trained = self._network(hidden, len(classes), recipe, seed)
-        mean, scale = _standardization(X) if self.standardize else (None, None)
-        X = _standardized(X, mean, scale)
-        form = _input_format(recipe, X)
-        values = quantize(X, form, "ties_even", "saturate")
-        inputs = ArrayInputs(values, labels.astype(np.int64).reshape(-1), len(classes))
+        mean, scale = _standardization(features) if self.standardize else (None, None)
+        scaled = _standardized(features, mean, scale)
+        form = _input_format(recipe, scaled)
+        values = quantize(scaled, form, "ties_even", "saturate")
+        inputs = ArrayInputs(values, labels, len(classes))
         trainer = Trainer(trained, optimizer, inputs, epochs=self.max_iter, batch=self.batch_size)
         self._run(trainer)
 
@@ -226,15 +228,9 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.n_iter_, self.died_ = trainer.epoch, trainer.died
         self.loss_curve_ = [row.train_loss for row in trainer.history]
         self.telemetry_: list[Reading] = trainer.readings
-        # New networks with the weights alone: layers keep what their backward pass needs, the last batch of the training data.
-        state = trained.state()
+        # A new network with the state alone: layers keep what their backward pass needs, the last batch of the training data.
         self.network_ = self._network(hidden, len(classes), recipe, seed)
-        self.network_.load_state(state)
-        predicting = _for_prediction(recipe)
-        self._predictor = self.network_
-        if predicting != recipe:
-            self._predictor = self._network(hidden, len(classes), predicting, seed)
-            self._predictor.load_state(self.network_.state())
+        self.network_.load_state(trained.state())
         if self.died_ is not None and trainer.history[-1].train_accuracy < 1:
             warnings.warn(self.died_, ConvergenceWarning, stacklevel=2)
         return self
@@ -266,7 +262,7 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         (n_samples,) array of class labels
         """
         outputs = self._outputs(X)
-        return self.classes_[outputs.argmax(axis=1)]  # type: ignore[no-any-return]
+        return self.classes_[outputs.argmax(axis=1)]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the softmax of the outputs, in float64.
@@ -299,7 +295,7 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             value = getattr(self, name)
             if not (_is_count(value) or (value is None and name == "n_iter_no_change")):
                 raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
-        if isinstance(self.tol, (bool, str)) or not np.isscalar(self.tol) or not 0 <= self.tol < inf:
+        if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float, np.number)) or not 0 <= self.tol < inf:
             raise InputError(f"tol must be a number of at least 0, got {self.tol!r}")
         if not isinstance(self.standardize, (bool, np.bool_)):
             raise InputError(f"standardize must be True or False, got {self.standardize!r}")
@@ -322,7 +318,7 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         overflow, rounding = Overflow.parse(self.overflow), Rounding.parse(self.rounding)
         if not _is_count(word_bits):
             raise InputError(f"word_bits must be an integer of at least 2, got {word_bits!r}")
-        roles = {}
+        roles: dict[str, Any] = {}
         for name in ROLES:
             was = getattr(_TEMPLATE, name)
             if was is None:
@@ -387,29 +383,30 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """Return the outputs (n_samples, n_classes)."""
         check_is_fitted(self)
         values = validate_data(self, X, dtype=np.float64, order="C", reset=False)
-        network = self._predictor
+        network = self.network_
         widest = max(self.n_features_in_, *(one.shape[0] for one in network.parameters))
         rows = max(1, _CHUNK_VALUES // widest)
         outputs = np.empty((len(values), prod(network.output_shape)))
         for first in range(0, len(values), rows):
             part = _standardized(values[first : first + rows], self.mean_, self.scale_)
             x = quantize(part, self.input_format_, "ties_even", "saturate")
-            made = network.forward(QTensor.trusted(x.mantissa, x.exponent, x.format), Step(seed=network.seed))
-            outputs[first : first + rows] = dequantize(made)
+            outputs[first : first + rows] = dequantize(network.forward(x))
         return outputs
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def _standardization(X: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return every feature's mean and standard deviation; 1 where it does not vary."""
     with np.errstate(over="ignore", invalid="ignore"):
         mean, scale = X.mean(axis=0), X.std(axis=0)
-    if not (np.isfinite(mean) & np.isfinite(scale)).all():
-        feature = int(np.argmin(np.isfinite(mean) & np.isfinite(scale)))
-        raise InputError(f"feature {feature} reaches {np.abs(X[:, feature]).max():.3g}, too much to be standardized; scale it first")
+    finite = np.isfinite(mean) & np.isfinite(scale)
+    if not finite.all():
+        feature = int(np.argmin(finite))
+        largest = np.abs(X[:, feature]).max()
+        raise InputError(f"feature {feature} reaches {largest:.3g}, too much to be standardized; scale it first")
     # The mean of a constant may be off by the roundings of its sum, which are no spread.
     scale[scale <= len(X) * np.finfo(np.float64).eps * np.abs(mean)] = 1
     return mean, scale
@@ -426,26 +423,8 @@ def _standardized(
 
 
 def _input_format(recipe: Recipe, X: NDArray[np.float64]) -> Fixed:
-    """Return the fixed-point format of the features: the activation's, or for blocks that of one exponent for the training data."""
+    """Return the format of the features: the activation's; for blocks, words with the exponent that holds these features."""
     form = recipe.activation.format
     if isinstance(form, Fixed):
         return form
     return Fixed(form.word_bits, -form.exponent(float(np.abs(X).max())))
-
-
-def _for_prediction(recipe: Recipe) -> Recipe:
-    """Return the recipe in which a sample's activations depend on no other sample, and on no random bits."""
-
-    def alone(role: Role) -> Role:
-        form = role.format
-        return replace(
-            role,
-            format=BlockFloat(form.word_bits, "sample") if isinstance(form, BlockFloat) else form,
-            rounding=Rounding.TIES_EVEN if role.rounding is Rounding.STOCHASTIC else role.rounding,
-        )
-
-    overrides = tuple(
-        (pattern, tuple((key, alone(value) if key == "activation" else value) for key, value in changes))
-        for pattern, changes in recipe.overrides
-    )
-    return replace(recipe, activation=alone(recipe.activation), overrides=overrides)

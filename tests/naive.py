@@ -292,3 +292,47 @@ def normalize_channel_backward(dy, x, gamma, epsilon):
     d_mean = -sum(dy) * gamma / sigma
     dx = [d * gamma / sigma + d_variance * 2 * v / n + d_mean / n for d, v in zip(dy, centred, strict=True)]
     return dx, sum(d * v for d, v in zip(dy, centred, strict=True)) / sigma
+
+
+# Formats ----------------------------------------------------------------------------------------------------------------
+
+
+def value_of(tensor):
+    """Return what a QTensor stands for, as an array of Fractions."""
+    mantissa, exponent = np.broadcast_arrays(tensor.mantissa, tensor.exponents())
+    values = [Fraction(int(m)) * Fraction(2) ** int(e) for m, e in zip(mantissa.flat, exponent.flat, strict=True)]
+    return np.array(values, object).reshape(mantissa.shape)
+
+
+def block_exponent(values, word_bits):
+    """Return the exponent of a block of Fractions: the smallest after which they fit once they are cut."""
+    largest = max((abs(v) for v in values), default=0)
+    if largest == 0:
+        return -128
+    exponent = -128
+    while exponent < 127 and largest >= Fraction(2) ** (word_bits - 1 + exponent):
+        exponent += 1
+    return exponent
+
+
+def into_format(values, text, mode="ties_even", overflow="saturate", fraction=None, random_bits=32):
+    """Round an array of Fractions into "fxp-sW/F", "bfp-sW/tensor" or "bfp-sW/row"; `fraction(i)` gives random bits.
+
+    Returns the mantissas, the exponents of the rows or of all, and how many left the word and how many were lost.
+    """
+    kind, _, where = text.partition("/")
+    word_bits, rows = int(kind.split("s")[1]), values.reshape(len(values), -1)
+    if kind.startswith("fxp"):
+        exponents = [-int(where)]
+    else:
+        blocks = rows if where in ("row", "sample") else [rows.ravel()]
+        exponents = [block_exponent(block, word_bits) for block in blocks]
+    words, left, lost = [], 0, 0
+    for i, v in enumerate(rows.ravel()):
+        exact = v / Fraction(2) ** exponents[i // rows.shape[1] if len(exponents) > 1 else 0]
+        rounded = round_fraction(exact, mode, fraction(i) if fraction else None, random_bits)
+        word, outside = into_word(rounded, word_bits, True, overflow)
+        words.append(word)
+        left += outside
+        lost += v != 0 and rounded == 0
+    return np.array(words, object).reshape(values.shape), exponents, left, lost

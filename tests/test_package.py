@@ -30,7 +30,11 @@ ROOMS = {
     "plotting": {"errors", "formats"},
     "online": {"errors", "formats", "arithmetic", "kernels"},
     "sweeps": {"errors", "files", "formats", "online"},
-    "studies": {"_version", "errors", "formats", "datasets", "plotting", "online", "sweeps"},
+    "studies": {
+        "_version", "errors", "files", "formats", "datasets", "plotting", "online", "sweeps",
+        "checkpoint", "inputs", "models", "network", "optimizers", "recipe", "telemetry", "training",
+    },
+    "checkpoint": {"_version", "errors", "files", "training"},
     "commandline": {"errors"},
     "files": {"errors"},
     "recipe": {"errors", "formats"},

@@ -68,6 +68,7 @@ from intnet.kernels.pooling import max_pool, max_pool_backward, sum_pool, sum_po
 from intnet.kernels.product import multiply
 from intnet.kernels.reduce import argmax_rows, extremes, max_magnitude, moments, sum_axes
 from intnet.kernels.requantization import exponents_of_integers, new_counters, requantize
+from intnet.kernels.update import Factors, Target, Update, new_counters_of_roles
 
 __all__ = [
     "CLIP",
@@ -89,7 +90,10 @@ __all__ = [
     "UPDATE_HIGH",
     "WRAPS",
     "BatchStatistics",
+    "Factors",
     "LinearMap",
+    "Target",
+    "Update",
     "add_bias",
     "alignment",
     "argmax_rows",
@@ -120,6 +124,7 @@ __all__ = [
     "moments",
     "multiply",
     "new_counters",
+    "new_counters_of_roles",
     "niti_gradient",
     "normalize_backward",
     "normalize_batch",

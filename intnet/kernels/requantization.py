@@ -29,8 +29,8 @@ def add_counters(counters: NDArray[np.int64], others: Sequence[NDArray[np.int64]
     """Add to `counters` what others counted, and take their range into it."""
     for other in others:
         counters[: plain.SEEN_MINIMUM] += other[: plain.SEEN_MINIMUM]
-        counters[plain.SEEN_MINIMUM] = min(counters[plain.SEEN_MINIMUM], other[plain.SEEN_MINIMUM])
-        counters[plain.SEEN_MAXIMUM] = max(counters[plain.SEEN_MAXIMUM], other[plain.SEEN_MAXIMUM])
+        counters[plain.SEEN_MINIMUM] = np.minimum(counters[plain.SEEN_MINIMUM], other[plain.SEEN_MINIMUM])
+        counters[plain.SEEN_MAXIMUM] = np.maximum(counters[plain.SEEN_MAXIMUM], other[plain.SEEN_MAXIMUM])
 
 
 def word_of(word_bits: int, signed: bool, overflow: int) -> Word:

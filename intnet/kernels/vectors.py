@@ -134,3 +134,13 @@ def count_below(typing_context, count, vector, limit):  # noqa: ARG001
         return builder.add(count, builder.zext(inside, I64X16.ir_type))
 
     return I64X16(I64X16, I64X16, I64X16), emit
+
+
+@intrinsic
+def shift_right_32(typing_context, value, shift):  # noqa: ARG001
+    """Return the arithmetic right shift of an int32 by 0..31, in 32 bits; Numba's own is one of 64 bits."""
+
+    def emit(context, builder, signature, args):  # noqa: ARG001
+        return builder.ashr(args[0], builder.trunc(args[1], ir.IntType(32)))
+
+    return types.int32(types.int32, types.int64), emit

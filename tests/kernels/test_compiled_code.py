@@ -94,6 +94,14 @@ for kind in (np.int8, np.int16, np.int64):
     kernels.update_running(statistics, zeros, ones, 3)
     kernels.normalize_running(rows, 0, zeros, ones, ones, 0, ones, 0, 17)
 
+for kind in (kernels.Target(3, 4, 1, 16), kernels.Target(3, 10, 1, 16), kernels.Target(3, 10, 1, 40, 40)):
+    weights, velocity = np.ones((2, 9), np.int16 if kind.word_bits == 16 else np.int64)
+    for arguments in ((velocity, kernels.Factors(1, 2, 0, 8, 1), kind, kind, kind), (None, kernels.Factors(0, 0, 0, 8, 1), kind, kind)):
+        kernels.Update(weights, *arguments)(np.ones(9, np.int32), 0)
+small = np.full((3, 5), 100, np.int16)
+kernels.multiply(small, small, b_transposed=True, accumulator_bits=32)
+kernels.multiply(np.full((2, 9), 30000), np.full((9, 2), 2), accumulator_bits=32)
+
 compiled = 0
 modules = [module for name, module in sys.modules.items() if name.startswith("intnet.") and name != "intnet.kernels.edge"]
 for module in modules:

@@ -179,7 +179,8 @@ def test_results_are_sums_of_products(kind, channels, monkeypatch):
     numbers = parameters(channels)
     forward, statistics = normalization.normalize_batch(x, -3, *numbers, EPSILON)
     backward = normalization.normalize_backward(dy, 0, statistics, *numbers[:2])[0]
-    for linear in (forward, backward):
+    mixed = normalization.normalize_backward(dy.astype(np.int16), 0, statistics, *numbers[:2])[0]
+    for linear in (forward, backward, mixed):
         *factors, offsets = linear.factors.astype(object)
         exact = sum(f * operand.astype(object) for f, operand in zip(factors, linear.operands, strict=True)) + offsets
         values, bounds = normalization.evaluate(linear)

@@ -444,9 +444,11 @@ def multiply_add(a, b, factors, out):
     low = high = out[0]
     for place in range(0, a.size, lanes):
         stop = min(place + lanes, a.size)
-        target = out[place:stop]
-        other = a[place:stop] if b is None else b[place:stop]
-        multiply_add_row(a[place:stop], other, factors, b is not None, factors.itemsize == 4, target)
+        row, target = a[place:stop], out[place:stop]
+        if b is None:
+            multiply_add_row(row, row, factors, False, factors.itemsize == 4, target)
+        else:
+            multiply_add_row(row, b[place:stop], factors, True, factors.itemsize == 4, target)
         if place == 0:
             low = high = target[0]
         low, high = extent(target, low, high)

@@ -1,0 +1,158 @@
+"""One step of stochastic gradient descent: what is prepared once a tensor, so that a step is one call of the kernel."""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from intnet.arithmetic import JAM, STOCHASTIC
+from intnet.kernels import _parallel
+from intnet.kernels.plain import update as plain_update
+from intnet.kernels.requantization import Integers, add_counters, new_counters, word_of
+from intnet.kernels.simd import update as simd_update
+from intnet.random import seed_words
+
+_COMPILED = not numba.config.DISABLE_JIT
+_NOTHING_COUNTED = np.stack([new_counters()] * 3)
+PIECE = 1 << 14  # elements worth a thread
+
+
+class Target(NamedTuple):
+    """Where a role's exact numbers go: divided by ``2**shift``, rounded, fitted into a word.
+
+    `shift` is any int64 but -2**63, negative to the left; `rounding` and `overflow` are the codes of
+    :func:`intnet.kernels.requantize`; the word is signed. `random_bits` and `stream` are those of stochastic rounding.
+    """
+
+    shift: int
+    rounding: int
+    overflow: int
+    word_bits: int
+    random_bits: int = 32
+    stream: int = 0
+
+
+class Factors(NamedTuple):
+    """The integer factors M, A, D, B and R of :mod:`intnet.kernels.plain.update`, alignments included."""
+
+    momentum: int
+    gradient: int
+    decay: int
+    weight: int
+    rate: int
+
+
+class Update:
+    """One step of stochastic gradient descent on one tensor: see :mod:`intnet.kernels.plain.update`, which defines it.
+
+    The caller has checked the arguments, and proven that what stands within a rounding fits in int64.
+
+    Parameters
+    ----------
+    weights : C-contiguous integers that hold the word of `weight`
+        Moved in place.
+    velocity : C-contiguous integers that hold the word of `momentum`, or None
+        Of the size of `weights`; moved in place. None without momentum.
+    factors : Factors
+    gradient, weight : Target
+    momentum : Target, optional
+        None without momentum.
+    seed : int, 0..2**64 - 1
+        Of the random bits.
+
+    Examples
+    --------
+    A rate of 1/8 and momentum of 1/2, everything with 4 fraction bits, rounded to nearest:
+
+    >>> from intnet.arithmetic import TIES_EVEN
+    >>> from intnet.kernels.requantization import SATURATE
+    >>> weights, velocity = np.array([10, -20], np.int16), np.array([4, 0], np.int16)
+    >>> targets = [Target(shift, TIES_EVEN, SATURATE, 16) for shift in (0, 3, 1)]
+    >>> move = Update(weights, velocity, Factors(1, 2, 0, 8, 1), targets[0], targets[1], targets[2])
+    >>> move(np.array([40, -16], np.int32), 0)
+    >>> weights.tolist(), velocity.tolist()
+    ([5, -18], [42, -16])
+    """
+
+    def __init__(
+        self,
+        weights: Integers,
+        velocity: Integers | None,
+        factors: Factors,
+        gradient: Target,
+        weight: Target,
+        momentum: Target | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.size = weights.size
+        self._weights = self._as_bytes(weights)
+        self._velocity = (np.empty(0, np.uint8), 0) if velocity is None else self._as_bytes(velocity)
+        self._roles = np.array([_line(role) for role in (gradient, momentum or gradient, weight)], np.int64)
+        self._factors = np.array(factors, np.int64)
+        self._keys = seed_words(seed)
+        narrow = (gradient, weight) if momentum is None else (gradient, momentum, weight)
+        self.narrow = _COMPILED and all(map(_is_narrow, narrow)) and _fits_int32(factors, gradient, weight, momentum)
+        self._pieces = _parallel.pieces_of(self.size, multiple=4, minimum=PIECE)
+
+    @staticmethod
+    def _as_bytes(array: Integers) -> tuple[NDArray[np.uint8], int]:
+        return array.reshape(-1).view(np.uint8), array.itemsize
+
+    def __call__(self, sums: Integers, step: int, counters: NDArray[np.int64] | None = None) -> None:
+        """Move the weights.
+
+        Parameters
+        ----------
+        sums : C-contiguous integers, of the size of the weights
+            G, the exact gradient.
+        step : int, 0..2**32 - 1
+            Of the random bits.
+        counters : (3, COUNTERS) int64, optional
+            Of gradient, momentum and weight; added to.
+        """
+        narrow = self.narrow and sums.itemsize <= 4
+        kernel = simd_update.update if narrow else plain_update.update
+        arguments = (*self._as_bytes(sums), *self._weights, *self._velocity)
+        constants = (self._roles, self._factors, *self._keys, np.uint64(step))
+        counted = new_counters_of_roles() if counters is None else counters
+        if len(self._pieces) == 1:
+            kernel(*arguments, 0, self.size, *constants, counted)
+            return
+
+        def piece(start: int, stop: int) -> NDArray[np.int64]:
+            of_piece = counted if start == 0 else new_counters_of_roles()
+            kernel(*arguments, start, stop, *constants, of_piece)
+            return of_piece
+
+        for other in _parallel.run(piece, self._pieces)[1:]:
+            add_counters(counted.T, [other.T])
+
+
+def _line(role: Target) -> tuple[Any, ...]:
+    word = word_of(role.word_bits, True, role.overflow)
+    return (role.shift, role.rounding, *word, role.random_bits, role.stream)
+
+
+def _is_narrow(role: Target) -> bool:
+    """Tell whether the fast kernel rounds like this."""
+    mode_fits = role.rounding <= JAM or (role.rounding == STOCHASTIC and role.random_bits <= 32)
+    return mode_fits and 0 <= role.shift <= simd_update.SHIFT_MAX and role.word_bits <= simd_update.WORD_BITS_MAX
+
+
+def _fits_int32(factors: Factors, gradient: Target, weight: Target, momentum: Target | None) -> bool:
+    """Tell whether all that is computed from words fits in int32, the factors themselves included."""
+    of_gradient, of_weight = 1 << (gradient.word_bits - 1), 1 << (weight.word_bits - 1)
+    m, a, d, b, r = map(abs, factors)
+    exact = [m, a, d, b, r, b + d]
+    if momentum is None:
+        exact.append((b + d) * of_weight + r * of_gradient)
+    else:
+        of_momentum = 1 << (momentum.word_bits - 1)
+        exact += [m * of_momentum + a * of_gradient + d * of_weight, b * of_weight + r * of_momentum]
+    return max(exact) < 2**31
+
+
+def new_counters_of_roles() -> NDArray[np.int64]:
+    """Return counters of nothing for the gradient, the momentum and the weight, (3, COUNTERS)."""
+    return _NOTHING_COUNTED.copy()
