@@ -39,9 +39,9 @@ examples:
   python experiments/train.py --rate 0.1 --momentum 0.9 --schedule step:10=2^-5,15=2^-7
   python experiments/train.py --schedule constant --epochs 40 --out D given after the same with 20 epochs, it goes on from there
 
-A run that was stopped goes on where it was when the same command is given again, with the same bits as if it had never been
-stopped; where the schedule is constant or in steps, --epochs may be raised. One seed gives the same bits on any machine with any number
-of threads; only the seconds differ. Without --data-dir, data are searched in $INTNET_DATA and then downloaded once.
+A run that was stopped goes on where it was when the same command is given again, with the same bits as one never stopped.
+Where the schedule is constant or in steps, --epochs may be raised. One seed gives the same bits on any machine with any
+number of threads; only the seconds differ. Without --data-dir, data are searched in $INTNET_DATA and then downloaded once.
 
 A network that dies (all outputs zero, or no weight moving any more) ends the training early; that is a result: a sentence says
 so, everything is kept, and the exit code is 0. Exit codes: 0, 2 (bad input), 130 (Ctrl-C)."""

@@ -1,7 +1,7 @@
 """Checkpoints: all that a training needs to go on with the same bits, in one file.
 
-The file is an ``.npz`` without pickles: the network's arrays, a JSON header, and a SHA-256 over the content of both. It is whole
-or not there, and one that is damaged, or of another training, is refused before anything is changed.
+The file is an ``.npz`` without pickles: the network's arrays, a JSON header, and a SHA-256 over the content of both. It is
+whole or not there, and one that is damaged, or of another training, is refused before anything is changed.
 """
 
 import hashlib

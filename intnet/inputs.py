@@ -18,11 +18,25 @@ AUGMENTATION_STREAM = 1
 class Samples(Protocol):
     """What a data set offers: see :class:`intnet.datasets.Dataset`."""
 
-    codes: NDArray[np.uint8]
-    values: NDArray[np.float64]
-    labels: NDArray[np.uint8]
-    classes: int
-    shape: tuple[int, ...]
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """Codes, (n, features)."""
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The real number of every code."""
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Labels, (n,)."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,8 +138,7 @@ def normalize_running(
 
     Parameters
     ----------
-    x : (..., channels) C-contiguous integers
-        An int64 is below ``2**31`` in magnitude, else it is rounded like that of :func:`normalize_batch`.
+    x : (..., channels) C-contiguous int8, int16 or int32
     mean, variance : (channels,) int64
         With RUNNING_BITS fraction bits, from :func:`update_running`.
     exponent, gamma, gamma_exponents, beta, beta_exponents, epsilon_shift : as in :func:`normalize_batch`
@@ -150,8 +149,6 @@ def normalize_running(
         Without bounds.
     """
     x = x.reshape(-1, x.shape[-1])
-    if x.itemsize == 8:
-        x, exponent = _rounded(x, exponent, 31)
     factors, narrow = np.empty((2, x.shape[1]), np.int64), x.itemsize == 1
     parameters = (*_each(gamma, gamma_exponents, 31), *_each(beta, beta_exponents, 61))
     limits = np.int64(epsilon_shift), np.int64(exponent), np.int64(largest_of_type(x))

@@ -4,7 +4,6 @@ from intnet.layers._base import Build, Layer, Parameter, Quantizer, Seen, Step
 from intnet.layers.activation import HardTanh, LeakyReLU, ReLU, Sigmoid, Sign, Tanh
 from intnet.layers.container import Residual, Sequential
 from intnet.layers.initial import SCHEMES
-
 from intnet.layers.normalization import BatchNorm
 from intnet.layers.product import Conv2D, Dense
 from intnet.layers.shape import AvgPool2D, Dropout, Flatten, GlobalAvgPool, MaxPool2D

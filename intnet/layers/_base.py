@@ -115,11 +115,12 @@ class Quantizer:
         self._of_rows = BlockFloat(self.format.word_bits, "row") if self._block else self.format
         self._modes = (role.rounding.code, role.overflow.code, self.format.word_bits)
         self._exponents: dict[int, NDArray[np.int64]] = {}
+        self.counters = kernels.new_counters()
         self.reset()
 
     def reset(self) -> None:
         """Forget what was counted."""
-        self.counters = kernels.new_counters()
+        self.counters[:] = kernels.new_counters()
         self.count = 0
         self.exponent: int | None = None  # the largest since the last reset
 
@@ -255,11 +256,18 @@ class Parameter:
             role = getattr(recipe, role_name)
             if role is not None:
                 self.quantizers[role_name] = Quantizer(self.name, role_name, role.for_axes(initial.ndim), next(build.streams))
+        # One place for what a fused update counts: gradient, momentum, what is stored.
+        stored = self.stored_role
+        self.counters = np.zeros((3, kernels.COUNTERS), np.int64)
+        for row, role_name in zip(self.counters, ("gradient", "momentum", stored), strict=True):
+            if role_name in self.quantizers:
+                self.quantizers[role_name].counters = row
+                self.quantizers[role_name].reset()
+        self.prepared: Any = None  # the optimizer's own: what it makes once for many steps
         self.master: QTensor | None = None
         self.momentum: QTensor | None = None
         self.gradient: QTensor | None = None
-        stored = self.quantizers["master" if recipe.master else "weight"].role
-        start = self._start(initial, stored, scale)
+        start = self._start(initial, self.quantizers[stored].role, scale)
         if recipe.master is None:
             self.value = start
         else:
@@ -282,6 +290,26 @@ class Parameter:
                 )
         return start
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what looks into arrays of this process; counts start anew."""
+        return {**self.__dict__, "prepared": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for row, role_name in zip(self.counters, ("gradient", "momentum", self.stored_role), strict=True):
+            if role_name in self.quantizers:
+                self.quantizers[role_name].counters = row
+
+    @property
+    def stored_role(self) -> str:
+        """The role that updates are added to: "master", or "weight"."""
+        return "weight" if self.recipe.master is None else "master"
+
+    @property
+    def stored(self) -> QTensor:
+        """What updates are added to: the master copy, or the value itself."""
+        return self.value if self.master is None else self.master
+
     @property
     def shape(self) -> Shape:
         """Its shape."""
@@ -298,8 +326,8 @@ class Parameter:
         for part in ("value", "master", "momentum"):
             tensor = getattr(self, part)
             if tensor is not None:
-                arrays[f"{self.name}/{part}"] = tensor.mantissa
-                arrays[f"{self.name}/{part}_exponent"] = tensor.exponent
+                arrays[f"{self.name}/{part}"] = tensor.mantissa.copy()  # updates write in place
+                arrays[f"{self.name}/{part}_exponent"] = tensor.exponent.copy()
         return arrays
 
     def load_state(self, arrays: dict[str, NDArray[Any]]) -> None:
@@ -323,7 +351,7 @@ class Parameter:
             low, high = quantizer.format.minimum, quantizer.format.maximum
             if mantissa.size and (mantissa.min() < low or mantissa.max() > high):
                 raise InputError(f"{key} leaves its format {quantizer.format}")
-            setattr(self, part, QTensor(np.ascontiguousarray(mantissa), np.array(exponent), quantizer.format))
+            setattr(self, part, QTensor(np.array(mantissa, order="C"), np.array(exponent), quantizer.format))
 
 
 class Layer:

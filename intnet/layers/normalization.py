@@ -6,11 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intnet import kernels
+from intnet.arithmetic import TIES_EVEN
 from intnet.errors import InputError
+from intnet.formats import Overflow
 from intnet.kernels.normalization import BatchStatistics
 from intnet.layers._base import Build, Layer, Parameter, Quantizer, Shape, Step, aligned, magnitude_bits
 from intnet.recipe import Role
 from intnet.tensor import QTensor
+from intnet.tensor.qtensor import Integers
 
 _RUNNING = Role.parse("fxp-s62/32 ties_even saturate")
 
@@ -20,8 +23,8 @@ class BatchNorm(Layer):
 
     In training with the mean and the variance of the batch, over all its rows and pixels; then the running ones move towards
     them by ``2**-momentum_shift`` of the way, the variance as that of a sample, divided by one row less. In evaluation with the
-    running ones, from which no row of the batch changes another's result. Samples with exponents of their own are brought to
-    one first, in words of the recipe's `alignment_bits`.
+    running ones, every sample as if it were alone. In training, samples with exponents of their own are first brought to one,
+    in words of the recipe's `alignment_bits`.
 
     The running statistics are fxp-s62/32: real numbers below ``2**29``, beyond which they saturate, and are counted.
 
@@ -66,17 +69,15 @@ class BatchNorm(Layer):
 
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Normalize; round once."""
-        shape, x = x.mantissa.shape, self._aligned(x)
         if not x.mantissa.size:
             raise InputError(f"layer {self.name!r}: a batch of nothing has no mean")
-        exponent = int(x.exponent.flat[0])
         gamma, beta = self.gamma.value, self.beta.value
         parameters = (gamma.mantissa, gamma.exponent, beta.mantissa, beta.exponent, self.epsilon_shift)
-        if step.training:
-            linear, self._statistics = kernels.normalize_batch(x.mantissa, exponent, *parameters)
-            self._update_running(self._statistics)
-        else:
-            linear = kernels.normalize_running(x.mantissa, exponent, self.running_mean, self.running_variance, *parameters)
+        if not step.training:
+            return self.bring(self._evaluated(x, parameters), "activation", step)
+        shape, x = x.mantissa.shape, self._aligned(x)
+        linear, self._statistics = kernels.normalize_batch(x.mantissa, int(x.exponent.flat[0]), *parameters)
+        self._update_running(self._statistics)
         values, _ = kernels.evaluate(linear)
         return self.bring(QTensor.trusted(values.reshape(shape), linear.exponent), "activation", step)
 
@@ -119,6 +120,24 @@ class BatchNorm(Layer):
         """Give no gradient of the inputs."""
         self.gives_input_gradient = False
         return True
+
+    def _evaluated(self, x: QTensor, parameters: tuple[Any, ...]) -> QTensor:
+        """Normalize by the running statistics, all samples of one exponent at a time."""
+        running, mantissa, exponents = (self.running_mean, self.running_variance), x.mantissa, x.exponent.reshape(-1)
+        drop = max(0, magnitude_bits(x) - 31)
+        if drop:  # whatever the values are, as what is dropped must not depend on the other samples
+            mantissa = kernels.requantize(mantissa, drop, TIES_EVEN, Overflow.SATURATE.code, 32)
+        if exponents.size == 1:
+            linear = kernels.normalize_running(mantissa, int(exponents[0]) + drop, *running, *parameters)
+            return QTensor.trusted(kernels.evaluate(linear)[0].reshape(mantissa.shape), linear.exponent)
+        out: Integers = np.empty(mantissa.shape, np.int32 if mantissa.itemsize == 1 else np.int64)
+        scales = np.empty((len(mantissa),) + (1,) * (mantissa.ndim - 1), np.int64)
+        for exponent in np.unique(exponents):
+            chosen = np.flatnonzero(exponents == exponent)
+            linear = kernels.normalize_running(mantissa[chosen], int(exponent) + drop, *running, *parameters)
+            out[chosen] = kernels.evaluate(linear)[0].reshape(out[chosen].shape)
+            scales[chosen] = linear.exponent
+        return QTensor.trusted(out, scales)
 
     def _aligned(self, x: QTensor) -> QTensor:
         return aligned(x, max(self.recipe.alignment_bits, magnitude_bits(x) + 1))

@@ -12,6 +12,7 @@ sticky bit (:func:`intnet.layers.container.combine`). The rate is that of the me
 here, in the factor, and not in the error, which would fall below the grid of a fixed-point format.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 
 from intnet import kernels
 from intnet.errors import InputError
-from intnet.formats import Rounding
-from intnet.layers import Parameter, Step
+from intnet.formats import Fixed, Overflow, Rounding
+from intnet.layers import Parameter, Quantizer, Step
 from intnet.layers.container import combine
 from intnet.optimizers.factor import Factor, Schedule
 from intnet.recipe import Recipe
@@ -92,12 +93,13 @@ class SGD:
         if parameter.recipe.update == "normalized":
             self._move_by_places(parameter, rate, step)
             return
-        decay = self.decay.times(batch) if self.decay.mantissa and parameter.decays else None
-        factor = rate.times(Fraction(1, batch))
+        if self._move_at_once(parameter, rate, batch, step):
+            return
+        decay, factor = self._factors(parameter, rate, batch)
         gradient = parameter.quantizers["gradient"](parameter.gradient, step)
-        stored = parameter.value if parameter.master is None else parameter.master
+        stored = parameter.stored
         terms = [(1, gradient)]
-        if decay is not None:
+        if decay.mantissa:
             terms.append(_scaled(stored, decay))
         if self.momentum.mantissa:
             if parameter.momentum is not None:
@@ -106,7 +108,7 @@ class SGD:
             parameter.momentum = velocity
             terms = [(1, velocity)]
         moves = [(-factor.mantissa * sign, _lower(tensor, factor.shift)) for sign, tensor in terms]
-        quantizer = parameter.quantizers["weight" if parameter.master is None else "master"]
+        quantizer = parameter.quantizers[parameter.stored_role]
         moved = quantizer(combine([(1, stored), *moves]), step, lost_apart=True)
         if step.training:
             _count_lost(quantizer, stored, moved, terms)
@@ -115,6 +117,30 @@ class SGD:
         else:
             parameter.master = moved
             parameter.value = parameter.quantizers["weight"](moved, step)
+
+    def _factors(self, parameter: Parameter, rate: Factor, batch: int) -> tuple[Factor, Factor]:
+        """Return the decay and the rate for the gradient of a sum over a batch."""
+        decay = self.decay.times(batch) if parameter.decays else Factor(0, 0)
+        return decay, rate.times(Fraction(1, batch))
+
+    def _move_at_once(self, parameter: Parameter, rate: Factor, batch: int, step: Step) -> bool:
+        """Do the update in one pass with the same bits, if everything is fixed point; tell whether it was done."""
+        gradient = parameter.gradient
+        assert gradient is not None
+        key = (rate, batch, self.momentum, self.decay, step.seed)
+        exponent = int(gradient.exponent.flat[0])
+        prepared = parameter.prepared
+        if prepared is None or prepared.key != key or prepared.exponent != exponent or not prepared.fits(parameter):
+            prepared = parameter.prepared = Prepared.of(self, parameter, key, *self._factors(parameter, rate, batch), step)
+        if prepared.update is None or not step.training:
+            return False
+        prepared.update(gradient.mantissa, step.number, parameter.counters)
+        for quantizer, place in prepared.quantizers:
+            quantizer.count += parameter.size
+            quantizer.exponent = place
+        if parameter.master is not None:
+            parameter.value = parameter.quantizers["weight"](parameter.master, step)
+        return True
 
     def _move_by_places(self, parameter: Parameter, rate: Factor, step: Step) -> None:
         """NITI's update: the gradient, shifted until it has so many bits, is taken off the weights' mantissas."""
@@ -142,6 +168,77 @@ class SGD:
             quantizer.exponent = weights.exponent = int(value.exponent.max())
             weights.counters[kernels.COUNT_LOST] = lost + int(np.count_nonzero((move != 0) & (moved == value.mantissa)))
         parameter.value = QTensor.trusted(moved, value.exponent, value.format)
+
+
+@dataclass
+class Prepared:
+    """An update in one pass, made once for many steps; None where it must be done piece by piece."""
+
+    key: tuple[Any, ...]
+    exponent: int
+    update: Any
+    arrays: tuple[Any, ...]
+    quantizers: list[tuple[Quantizer, int]]
+
+    def fits(self, parameter: Parameter) -> bool:
+        """Tell whether the parameter still has the arrays that this was made for."""
+        mantissa = None if parameter.momentum is None else parameter.momentum.mantissa
+        return self.update is None or (self.arrays[0] is parameter.stored.mantissa and self.arrays[1] is mantissa)
+
+    @classmethod
+    def of(
+        cls, optimizer: SGD, parameter: Parameter, key: tuple[Any, ...], decay: Factor, rate: Factor, step: Step
+    ) -> "Prepared":
+        """Align the factors: all within a rounding gets the exponent of its smallest unit."""
+        assert parameter.gradient is not None
+        exponent = int(parameter.gradient.exponent.flat[0])
+        roles = ["gradient", *(["momentum"] if optimizer.momentum.mantissa else []), parameter.stored_role]
+        quantizers = [parameter.quantizers[role] for role in roles]
+        none = cls(key, exponent, None, (), [])
+        failing = any(one.role.overflow is Overflow.ERROR for one in quantizers)
+        if failing or parameter.gradient.exponent.size > 1 or not all(isinstance(one.format, Fixed) for one in quantizers):
+            return none
+        stored, mu = parameter.stored, optimizer.momentum
+        at = [-one.format.fraction_bits for one in quantizers]  # type: ignore[union-attr]
+        word = [1 << (one.format.word_bits - 1) for one in quantizers]
+        of_weight = at[-1]
+        velocity = None
+        powers: tuple[int, ...]
+        shifts: tuple[int, ...]
+        if mu.mantissa:
+            if parameter.momentum is None:
+                zeros = np.zeros(parameter.shape, quantizers[1].format.storage)
+                parameter.momentum = QTensor.trusted(zeros, at[1], quantizers[1].format)
+            velocity = parameter.momentum.mantissa
+            base = min(at[1] - mu.shift, at[0], of_weight - decay.shift if decay.mantissa else at[0])
+            second = min(of_weight, at[1] - rate.shift)
+            powers = (at[1] - mu.shift - base, at[0] - base, of_weight - decay.shift - base, of_weight - second)
+            powers = (*powers, at[1] - rate.shift - second)
+            factors = (mu.mantissa, 1, decay.mantissa, 1, rate.mantissa)
+            shifts = (at[0] - exponent, at[1] - base, of_weight - second)
+        else:
+            both = rate.shift + decay.shift
+            second = min(of_weight, at[0] - rate.shift, of_weight - both if decay.mantissa else of_weight)
+            powers = (0, 0, of_weight - both - second, of_weight - second, at[0] - rate.shift - second)
+            factors = (0, 0, rate.mantissa * decay.mantissa, 1, rate.mantissa)
+            shifts = (at[0] - exponent, of_weight - second)
+        if any(power > 60 for power, factor in zip(powers, factors, strict=True) if factor):
+            return none
+        whole = [factor << power if factor else 0 for factor, power in zip(factors, powers, strict=True)]
+        inside = max(whole[0] * word[-2] + whole[1] * word[0], whole[3] * word[-1] + whole[4] * word[-2])
+        if inside + whole[2] * word[-1] >= 2**62:
+            return none
+        targets = [
+            kernels.Target(
+                shift, one.role.rounding.code, one.role.overflow.code, one.format.word_bits, one.role.random_bits, one.stream
+            )
+            for shift, one in zip(shifts, quantizers, strict=True)
+        ]
+        update = kernels.Update(
+            stored.mantissa, velocity, kernels.Factors(*whole), targets[0], targets[-1],
+            targets[1] if mu.mantissa else None, step.seed,
+        )  # fmt: skip
+        return cls(key, exponent, update, (stored.mantissa, velocity), list(zip(quantizers, at, strict=True)))
 
 
 def _lower(tensor: QTensor, shift: int) -> QTensor:

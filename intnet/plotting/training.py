@@ -4,6 +4,7 @@ Notation:  f  fraction bits of a word, so that its lowest bit weighs 2**-f
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from intnet.errors import InputError
@@ -69,7 +70,7 @@ def plot_training(history: Sequence[Any], *, title: str = "", unit: str = "", di
         series.append(("test", "C1", tested))
     for name, color, values in series:
         right.plot(epochs, values, marker=marker, markersize=4, color=color, label=f"{name}: {values[-1]:.2%}")
-    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     right.set(xlabel="epoch", title="Accuracy")
     right.legend(title="last epoch", loc="lower right" if series[-1][2][-1] >= 0.5 else "upper right")
     for ax in (left, right):
@@ -79,9 +80,7 @@ def plot_training(history: Sequence[Any], *, title: str = "", unit: str = "", di
         if len(epochs) == 1:
             ax.set_xlim(0, 2)
     if died:
-        figure.text(0.5, -0.01, f"Training ended early: {died}", ha="center", va="top", color="#a50f15", fontsize=9, wrap=True)
-        figure.get_layout_engine().set(rect=(0, 0.06, 1, 0.94))  # type: ignore[union-attr]
-        figure.texts[-1].set_position((0.5, 0.05))
+        figure.supxlabel(textwrap.fill(f"Training ended early: {died}", 130), color="#a50f15", fontsize=9)
     return figure
 
 
@@ -163,8 +162,8 @@ def _worst(name: str, group: list[_Row]) -> _Row:
 def plot_telemetry(readings: Sequence[Any], *, title: str = "") -> Figure:
     """Draw what became of every tensor: the bits of its word that it used, what did not fit, and what was lost to rounding.
 
-    On the left a word is a bar from its lowest bit to its sign, at the places its bits have; what is white on its right was never
-    needed. The maps go on in the same rows, with an epoch a column and the last epoch's share as a number beside it.
+    On the left a word is a bar from its lowest bit to its sign, at the places its bits have; what is grey at its right end was
+    never needed. The maps go on in the same rows, with an epoch a column and the last epoch's share as a number beside it.
 
     Parameters
     ----------
@@ -201,10 +200,10 @@ def plot_telemetry(readings: Sequence[Any], *, title: str = "") -> Figure:
     shares = np.stack([row.left for row in rows])
     top = np.nanmax(np.append(shares, 0.0))
     norm: Normalize = LogNorm(1e-6, 1) if top else Normalize(0, 1)
-    _draw_shares(figure, left, shares, epochs, norm, colormaps["OrRd"], "share of numbers", size)
+    _draw_shares(figure, left, shares, epochs, norm, colormaps["Reds"], size)
     left.set_title("Did not fit: saturated or wrapped", fontsize=9)
     shares = np.stack([row.lost for row in rows])
-    _draw_shares(figure, lost, shares, epochs, Normalize(0, 1), colormaps["PuBu"], "share of numbers", size)
+    _draw_shares(figure, lost, shares, epochs, Normalize(0, 1), colormaps["Blues"], size)
     lost.set_title("Lost to rounding (of weights: updates lost)", fontsize=9)
 
     starts = [i for i, row in enumerate(rows) if not i or row.role != rows[i - 1].role]
@@ -224,7 +223,7 @@ def _draw_words(ax: Axes, rows: list[_Row], size: int) -> None:
     bits = np.array([row.word_bits for row in rows])
     known = np.array([row.low is not None and row.ever is not None for row in rows])
     place = np.arange(len(rows))
-    style = {"height": 0.78, "align": "center"}
+    style: dict[str, Any] = {"height": 0.78, "align": "center"}
     ax.barh(place[known], bits[known], left=low[known], color=_WORD, edgecolor="0.55", linewidth=0.5, **style)
     for color, name in ((_EVER, "ever"), (_LAST, "last")):
         used = np.array([getattr(row, name) or 0 for row in rows])
@@ -239,17 +238,16 @@ def _draw_words(ax: Axes, rows: list[_Row], size: int) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"$2^{{{value:.0f}}}$"))
     ax.set_xlabel("place of a bit; dotted: the binary point", fontsize=8)
-    ax.set_title("Bits used of the word, sign included", fontsize=9)
     marks = (
         Patch(color=_LAST, label="last epoch"), Patch(color=_EVER, label="any epoch"),
         Patch(facecolor=_WORD, edgecolor="0.55", label="never used"),
     )  # fmt: skip
     ax.legend(handles=marks, fontsize=size, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-    ax.set_title(ax.get_title(), fontsize=9, pad=18)
+    ax.set_title("Bits used of the word, sign included", fontsize=9, pad=18)
 
 
 def _draw_shares(
-    figure: Figure, ax: Axes, shares: NDArray[np.float64], epochs: list[int], norm: Normalize, colors: Colormap, label: str, size: int
+    figure: Figure, ax: Axes, shares: NDArray[np.float64], epochs: list[int], norm: Normalize, colors: Colormap, size: int
 ) -> None:  # fmt: skip
     """Draw shares, (rows, epochs), as a map; exact zeros stay white."""
     shown = np.ma.masked_where(~(shares > 0), shares)
@@ -262,7 +260,10 @@ def _draw_shares(
         if share > 0:
             ax.text(epochs[-1] + 0.5, i, f" {_percent(share)}", fontsize=size, va="center", ha="left", clip_on=False)
     bar = figure.colorbar(mesh, ax=ax, location="bottom", shrink=0.8, aspect=40, pad=0.01)
-    bar.set_label(f"{label}; white: exactly none", fontsize=8)
+    bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    bar.set_label("share of the numbers written; white: none at all", fontsize=8)
+    if not shown.count():
+        ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", va="center", color="0.4")
     bar.ax.tick_params(labelsize=size)
 
 

@@ -136,6 +136,7 @@ class TrainingSpec:
             "momentum": "0" if plain or normalized or recipe.momentum is None else "0.9",
             "width": _WIDTHS.get(model, 1),
             "standardize": usual.standardize,
+            "hidden": (100, 50) if model == "mlp" else None,
         }
         for name, value in filled.items():
             if name in ("model", "recipe") or getattr(self, name) is None:
@@ -171,30 +172,32 @@ def prepare(spec: TrainingSpec, data_dir: Path | str | None = None) -> Training:
     InputError
         If something is unknown, does not fit together, or cannot work.
     """
-    assert isinstance(spec.recipe, Recipe)
-    assert spec.model is not None
-    assert spec.schedule is not None
-    schedule = Schedule.parse(spec.schedule, spec.rate)
-    optimizer = SGD(schedule, spec.momentum, spec.decay)
+    chosen: Any = spec  # nothing in it is None that must not be
+    schedule = Schedule.parse(chosen.schedule, chosen.rate)
+    optimizer = SGD(schedule, chosen.momentum, chosen.decay)
     train, test = (_first(datasets.load(spec.dataset, data_dir, subset=part), spec.samples, part) for part in ("train", "test"))
-    options = {} if spec.hidden is None else {"hidden": spec.hidden}
-    layers = models.make_model(spec.model, train.classes, spec.width, **options)  # type: ignore[arg-type]
-    encoder = Encoder.of(train, spec.recipe, bool(spec.standardize))
-    network = Network(layers, encoder.shape, spec.recipe, spec.seed, spec.loss)
+    options = {} if chosen.hidden is None else {"hidden": chosen.hidden}
+    layers = models.make_model(chosen.model, train.classes, chosen.width, **options)
+    encoder = Encoder.of(train, chosen.recipe, chosen.standardize)
+    network = Network(layers, encoder.shape, chosen.recipe, spec.seed, spec.loss)
     trainer = Trainer(
-        network, optimizer, Inputs.of(train, encoder), epochs=spec.epochs, batch=spec.batch,
-        augmentation=spec.augmentation or None,
-    )  # type: ignore[arg-type]  # fmt: skip
+        network,
+        optimizer,
+        Inputs.of(train, encoder),
+        epochs=chosen.epochs,
+        batch=chosen.batch,
+        augmentation=chosen.augmentation,
+    )
     config = {
         "dataset": {"name": spec.dataset, "train_checksum": train.checksum, "test_checksum": test.checksum},
         "model": {"name": spec.model, "width": spec.width, **options},
-        "standardize": bool(spec.standardize),
+        "standardize": spec.standardize,
         "test_samples": len(test.labels),
     }
     return Training(spec, trainer, Inputs.of(test, encoder), json.loads(json.dumps(config)))
 
 
-def _first(data: Dataset, samples: int | None, part: str) -> Dataset:
+def _first(data: Dataset, samples: int | None, part: str) -> Any:
     """Return the first samples of a data set; of a test part at most so many."""
     if samples is None:
         return data
@@ -295,8 +298,8 @@ def describe(training: Training) -> list[str]:
     last, epochs = history[-1], trainer.epoch
     right = f", {last.test_accuracy:.2%} of the {len(training.test):,} test samples" if last.test_accuracy is not None else ""
     sentences = [
-        f"After {epochs} epoch{'s' * (epochs != 1)}: {last.train_accuracy:.2%} of the training samples right as they came{right}; "
-        f"loss {last.train_loss:.4g} {trainer.network.loss.unit} a sample."
+        f"After {epochs} epoch{'s' * (epochs != 1)}: {last.train_accuracy:.2%} of the training samples right as they came"
+        f"{right}; loss {last.train_loss:.4g} {trainer.network.loss.unit} a sample."
     ]
     if trainer.died:
         sentences.insert(0, f"{trainer.died[0].upper()}{trainer.died[1:]}.")
@@ -304,17 +307,18 @@ def describe(training: Training) -> list[str]:
     updates = [one for one in readings if one.role == ("weight" if trainer.network.recipe.master is None else "master")]
     if updates:
         worst = max(updates, key=lambda one: one.lost / one.count)
+        share = sum(one.lost for one in updates) / sum(one.count for one in updates)
         sentences.append(
-            f"Updates lost to rounding in the last epoch: {sum(one.lost for one in updates) / sum(one.count for one in updates):.1%}"
-            f" of all, most in {worst.tensor} ({worst.lost / worst.count:.1%})."
+            f"Updates lost to rounding in the last epoch: {share:.1%} of all, "
+            f"most in {worst.tensor} ({worst.lost / worst.count:.1%})."
         )
     left = [one for one in readings if one.saturated + one.wrapped]
     if left:
         worst = max(left, key=lambda one: (one.saturated + one.wrapped) / one.count)
         share = (worst.saturated + worst.wrapped) / worst.count
         sentences.append(
-            f"Numbers that did not fit into their words in the last epoch: in {len(left)} of {len(readings)} tensors and roles, "
-            f"most in {worst.tensor}, {worst.role} ({share:.2g} of them)."
+            f"Numbers that did not fit into their words in the last epoch: in {len(left)} of {len(readings)} tensors and "
+            f"roles, most in {worst.tensor}, {worst.role} ({share:.2g} of them)."
         )
     elif readings:
         sentences.append("Every number of the last epoch fitted into its word.")
