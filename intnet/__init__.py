@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from intnet.online import Cell, CellResult, OnlineProblem, train_cells
     from intnet.optimizers import SGD, Factor, Schedule
     from intnet.recipe import RECIPES, Recipe, Role
+    from intnet.sklearn import IntegerMLPClassifier
     from intnet.sweeps import GridSpec, GridStore, open_grid
     from intnet.tensor import (
         Counters,
@@ -50,6 +51,7 @@ __all__ = [
     "InputError",
     "InputTypeError",
     "Inputs",
+    "IntegerMLPClassifier",
     "Network",
     "OnlineProblem",
     "Overflow",
@@ -90,6 +92,7 @@ _HOMES = {
     "online": ("Cell", "CellResult", "OnlineProblem", "train_cells"),
     "optimizers": ("SGD", "Factor", "Schedule"),
     "recipe": ("RECIPES", "Recipe", "Role"),
+    "sklearn": ("IntegerMLPClassifier",),
     "sweeps": ("GridSpec", "GridStore", "open_grid"),
     "tensor": (
         "Counters",

@@ -212,6 +212,22 @@ def round_shift_stochastic(value, shift, fraction, random_bits):
 
 
 @jit
+def round_shift_pseudo_stochastic_near(value, shift):
+    """Return what :func:`round_shift_pseudo_stochastic` does, for a `shift` in 0..62, without a branch."""
+    value, shift = np.int64(value), np.int64(shift)
+    safe = max(value, _INT64_MIN + np.int64(1))
+    magnitude = -safe if safe < 0 else safe
+    quotient = magnitude >> shift
+    rest = magnitude - (quotient << shift)
+    low_bits = shift >> np.int64(1)
+    upper = rest >> low_bits
+    lower = (rest - (upper << low_bits)) << (shift & np.int64(1))
+    quotient += np.int64(upper > lower)
+    rounded = -quotient if value < 0 else quotient
+    return value >> shift if value == _INT64_MIN else rounded  # its magnitude is no int64: 2**63, with a rest of zero
+
+
+@jit
 def round_shift_pseudo_stochastic(value, shift):
     """Return ``value / 2**shift`` rounded by its own low bits (NITI: Wang et al. 2020, sec. III-C); for any `shift` >= 0.
 
@@ -222,21 +238,19 @@ def round_shift_pseudo_stochastic(value, shift):
     (1, 0)
     """
     value, shift = np.int64(value), np.int64(shift)
+    if shift <= 62:
+        return round_shift_pseudo_stochastic_near(value, shift)
     if value == _INT64_MIN:  # its magnitude is no int64: 2**63, with a lower half of zeros
-        if shift <= 62:
-            return value >> shift
         return np.int64(-1) if shift < 128 else np.int64(0)
     if shift > 125:
         return np.int64(0)  # the upper half is zero
     magnitude = -value if value < 0 else value
-    quotient = magnitude >> shift if shift < 63 else np.int64(0)
-    rest = magnitude - (quotient << min(shift, np.int64(62)))
     low_bits = shift >> np.int64(1)
-    upper = rest >> low_bits
-    lower = (rest - (upper << low_bits)) << (shift & np.int64(1))
+    upper = magnitude >> low_bits
+    lower = (magnitude - (upper << low_bits)) << (shift & np.int64(1))
     if upper > lower:
-        quotient += np.int64(1)
-    return -quotient if value < 0 else quotient
+        return np.int64(-1) if value < 0 else np.int64(1)
+    return np.int64(0)
 
 
 @jit

@@ -279,6 +279,12 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if network := state.get("network_"):
+            # What joblib maps from a file is read-only, and Numba would compile every kernel anew for such arrays.
+            network.load_state({name: np.array(array) for name, array in network.state().items()})
+
     # What the parameters mean
 
     def _checked(self) -> tuple[int, ...]:
@@ -316,7 +322,7 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             return Recipe.load(self.recipe)
         word_bits: Any = self.word_bits
         overflow, rounding = Overflow.parse(self.overflow), Rounding.parse(self.rounding)
-        if not _is_count(word_bits):
+        if not _is_count(word_bits) or word_bits < 2:
             raise InputError(f"word_bits must be an integer of at least 2, got {word_bits!r}")
         roles: dict[str, Any] = {}
         for name in ROLES:

@@ -105,9 +105,7 @@ def test_labels_that_are_no_classes_are_refused(name):
 
 
 def test_unknown_losses_are_refused():
-    with pytest.raises(
-        InputError, match="^loss 'hinge' is unknown; choose one of cross_entropy, niti_cross_entropy, squared_error"
-    ):
+    with pytest.raises(InputError, match=r"^loss 'hinge' is unknown; choose one of cross_entropy, niti_cross_entropy, sq"):
         make_loss("hinge")
 
 
@@ -116,4 +114,4 @@ def test_errors_are_counted():
     loss.gradient(logits(), LABELS, TRAINING)
     seen = loss.quantizer.seen()
     assert (seen.tensor, seen.role, seen.count, seen.fraction_bits) == ("loss", "error", 12, 7)
-    assert seen.saturated == np.sum(np.abs(float_reference.squared_error(logits().to_float(), LABELS)[0]) >= 1) - 1  # -1 fits
+    assert seen.saturated == np.sum(np.abs(float_reference.squared_error(logits().to_float(), LABELS)[0]) >= 1)

@@ -41,10 +41,13 @@ from intnet.kernels.normalization import (
     RUNNING_BITS,
     BatchStatistics,
     LinearMap,
+    bounds_of,
     evaluate,
+    evaluate_requantized,
     normalize_backward,
     normalize_batch,
     normalize_running,
+    shift_to_fit,
     update_running,
 )
 from intnet.kernels.plain import (
@@ -67,7 +70,7 @@ from intnet.kernels.plain import (
 from intnet.kernels.pooling import max_pool, max_pool_backward, sum_pool, sum_pool_backward
 from intnet.kernels.product import multiply
 from intnet.kernels.reduce import argmax_rows, extremes, max_magnitude, moments, sum_axes
-from intnet.kernels.requantization import exponents_of_integers, new_counters, requantize
+from intnet.kernels.requantization import Requantizer, exponents_of_integers, new_counters, requantize
 from intnet.kernels.update import Factors, Target, Update, new_counters_of_roles
 
 __all__ = [
@@ -92,11 +95,13 @@ __all__ = [
     "BatchStatistics",
     "Factors",
     "LinearMap",
+    "Requantizer",
     "Target",
     "Update",
     "add_bias",
     "alignment",
     "argmax_rows",
+    "bounds_of",
     "conv2d",
     "conv2d_backward_input",
     "conv2d_backward_weights",
@@ -106,6 +111,7 @@ __all__ = [
     "draw_augmentation",
     "dropout",
     "evaluate",
+    "evaluate_requantized",
     "exponents_of",
     "exponents_of_integers",
     "extremes",
@@ -138,6 +144,7 @@ __all__ = [
     "relu_backward",
     "requantize",
     "set_threads",
+    "shift_to_fit",
     "sign",
     "sign_backward",
     "softmax_gradient",

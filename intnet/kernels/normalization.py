@@ -10,12 +10,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from intnet.arithmetic import TIES_EVEN
+from intnet.arithmetic import JAM, STOCHASTIC, TIES_EVEN
 from intnet.kernels import _parallel
+from intnet.kernels.plain import linear as plain_linear
 from intnet.kernels.plain import normalize as plain
+from intnet.kernels.plain import shifts_to_fit
 from intnet.kernels.product import Integers, largest_of_type
 from intnet.kernels.reduce import max_magnitude
-from intnet.kernels.requantization import SATURATE, requantize
+from intnet.kernels.requantization import (
+    NO_SEQUENCE,
+    SATURATE,
+    add_counters,
+    new_counters,
+    requantize,
+    storage_of,
+    word_of,
+)
+from intnet.random import sequence_words
 
 Int64s = NDArray[np.int64]
 
@@ -25,6 +36,7 @@ RUNNING_BITS = plain.RUNNING_BITS
 _LANES = {1: 2048, 2: 1024, 4: 1024, 8: 1024}  # elements in a row, by the bytes of one: the results of a row stay in L1
 _RUN_ROWS = 2**13  # an int8 and 8 rows a block: sums of 2**16 values, products below 2**14 each
 _PIECE = 2**17  # elements worth a thread
+_ROWS_OF_A_WINDOW = 8  # rows of lanes that are requantized at once, where that takes more than a loop
 
 
 class BatchStatistics(NamedTuple):
@@ -53,8 +65,8 @@ class LinearMap(NamedTuple):
     operands : tuple of one or two (rows, channels) C-contiguous integers
     factors : (2 or 3, channels) int64
     narrow : bool
-        Whether every result is an int32, and computed modulo ``2**32``. Else no result, nor what it is summed from, leaves
-        int64.
+        Whether every result is below ``2**31 - 2**29`` in magnitude, and computed in int32, modulo ``2**32``. Else no result,
+        nor what it is summed from, leaves int64.
     exponent : int
     bounds : (int, int) or None
         The least and the greatest result, where that is known.
@@ -240,10 +252,81 @@ def evaluate(linear: LinearMap) -> tuple[Integers, tuple[int, int]]:
     a, b = _flat_operands(linear)
 
     def piece(first: int, last: int) -> tuple[int, int]:
-        return plain.multiply_add(a[first:last], None if b is None else b[first:last], factors, flat[first:last])
+        return plain_linear.multiply_add(a[first:last], None if b is None else b[first:last], factors, flat[first:last])
 
     found = _parallel.run(piece, _parallel.pieces_of(out.size, multiple=channels, minimum=_PIECE))
     return out, (min(int(low) for low, _ in found), max(int(high) for _, high in found))
+
+
+def bounds_of(linear: LinearMap) -> tuple[int, int]:
+    """Return the least and the greatest result of a map, computed where they are not yet known."""
+    rows, channels = linear.operands[0].shape
+    if linear.bounds is not None or rows == 0:
+        return linear.bounds or (0, 0)
+    factors = _lanes_of(linear)
+    a, b = _flat_operands(linear)
+
+    def piece(first: int, last: int) -> tuple[int, int]:
+        products = np.empty(factors.shape[1], factors.dtype)
+        return plain_linear.extremes_of_map(a[first:last], None if b is None else b[first:last], factors, products)
+
+    found = _parallel.run(piece, _parallel.pieces_of(a.size, multiple=channels, minimum=_PIECE))
+    return min(int(low) for low, _ in found), max(int(high) for _, high in found)
+
+
+def shift_to_fit(linear: LinearMap, word_bits: int, minimum: int, maximum: int) -> int:
+    """Return the shift after which all results of a map fit into a word, as :func:`exponents_of_integers` does for a block."""
+    shift = np.empty(1, np.int64)
+    least, greatest = (np.array([bound], np.int64) for bound in bounds_of(linear))
+    shifts_to_fit(least, greatest, word_bits, minimum, maximum, shift)
+    return int(shift[0])
+
+
+def evaluate_requantized(
+    linear: LinearMap,
+    shift: int,
+    rounding: int,
+    overflow: int,
+    word_bits: int,
+    *,
+    random_bits: int = 32,
+    seed: int = 0,
+    stream: int = 0,
+    step: int = 0,
+    counters: Int64s | None = None,
+) -> Integers:
+    """Return ``requantize(evaluate(linear)[0], shift, ..)``, bit for bit, without keeping what is in between.
+
+    Parameters
+    ----------
+    linear : LinearMap
+    shift, rounding, overflow, word_bits, random_bits, seed, stream, step, counters : as in `requantize`
+        One shift, any but -2**63.
+
+    Returns
+    -------
+    (rows, channels) signed integers, of the narrowest type that holds the word
+    """
+    rows, channels = linear.operands[0].shape
+    out: Integers = np.empty((rows, channels), storage_of(word_bits, True))
+    if not out.size:
+        return out
+    factors, flat = _lanes_of(linear), out.reshape(-1)
+    a, b = _flat_operands(linear)
+    sequence = sequence_words(seed, stream, step) if rounding == STOCHASTIC else NO_SEQUENCE
+    how = np.int64(shift), np.int64(rounding), *word_of(word_bits, True, overflow), sequence, np.int64(random_bits)
+    window = factors.shape[1] * (1 if rounding <= JAM else _ROWS_OF_A_WINDOW)
+
+    def piece(first: int, last: int) -> Int64s:
+        counted, products = new_counters(), np.empty(window, factors.dtype)
+        views = products, products.view(np.uint8), flat, flat.view(np.uint8)
+        plain_linear.multiply_add_requantize(a, b, factors, np.int64(first), np.int64(last), *how, *views, counted)
+        return counted
+
+    counts = _parallel.run(piece, _parallel.pieces_of(out.size, multiple=channels, minimum=_PIECE))
+    if counters is not None:
+        add_counters(counters, counts)
+    return out
 
 
 def _lanes_of(linear: LinearMap) -> Integers:
@@ -251,7 +334,7 @@ def _lanes_of(linear: LinearMap) -> Integers:
     channels = linear.factors.shape[1]
     lanes = max(1, _LANES[linear.operands[0].itemsize] // channels) * channels
     factors: Integers = np.empty((len(linear.factors), lanes), np.int32 if linear.narrow else np.int64)
-    plain.spread(linear.factors, factors)
+    plain_linear.spread(linear.factors, factors)
     return factors
 
 

@@ -1,18 +1,22 @@
 """Requantizing whole tensors: what stands between a checked call and the kernel of :mod:`intnet.kernels.plain.requantize`."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from intnet.arithmetic import JAM, STOCHASTIC, word_constants
 from intnet.kernels import _parallel, plain
+from intnet.kernels.simd import requantize as simd_requantize
 from intnet.random import sequence_words
 
 WRAP, SATURATE, SATURATE_SYMMETRIC, ERROR = range(4)  # the codes of intnet.formats.Overflow
 Integers = NDArray[np.signedinteger]
 Word = tuple[bool, np.int64, np.int64, np.int64, np.int64]
 
+_COMPILED = not numba.config.DISABLE_JIT
 _STORAGE = (np.int8, np.int16, np.int32, np.int64)
 PIECE = 1 << 16  # elements worth a thread
 NO_SEQUENCE = (np.uint64(0),) * 4
@@ -117,6 +121,12 @@ def requantize(
     >>> counters.tolist()  # saturated, wrapped, lost, the least and the greatest result
     [1, 0, 1, 0, 127]
     """
+    if isinstance(shifts, int) or np.size(shifts) == 1:
+        shift = shifts if isinstance(shifts, int) else int(np.asarray(shifts).reshape(-1)[0])
+        if 0 <= shift <= simd_requantize.SHIFT_MAX and values.itemsize <= 4:
+            prepared = _prepared(rounding, overflow, word_bits, signed, random_bits, seed, stream)
+            if prepared.narrow and first_index % 4 == 0:
+                return prepared(values, shift, step, out, counters, first_index)
     if out is None:
         out = np.empty(values.shape, storage_of(word_bits, signed))
     layout = (1, 1, values.size, 1) if layout is None else layout
@@ -146,6 +156,93 @@ def requantize(
     if counters is not None:
         add_counters(counters, [counted for counted in counts if counted is not None])
     return out
+
+
+class Requantizer:
+    """A role's :func:`requantize`, prepared once, so that a call with one shift costs little more than its kernel.
+
+    Parameters
+    ----------
+    rounding, overflow, word_bits, signed, random_bits, seed, stream : as in :func:`requantize`
+
+    Examples
+    --------
+    >>> from intnet.arithmetic import TIES_EVEN
+    >>> Requantizer(TIES_EVEN, SATURATE, 8)(np.array([[5, 6, -1], [7, 600, 0]], np.int32), 2)
+    array([[  1,   2,   0],
+           [  2, 127,   0]], dtype=int8)
+    """
+
+    def __init__(
+        self,
+        rounding: int,
+        overflow: int,
+        word_bits: int,
+        *,
+        signed: bool = True,
+        random_bits: int = 32,
+        seed: int = 0,
+        stream: int = 0,
+    ) -> None:
+        self.storage = storage_of(word_bits, signed)
+        word = word_of(word_bits, signed, overflow)
+        self._stochastic = rounding == STOCHASTIC
+        sequence = sequence_words(seed, stream, 0) if self._stochastic else NO_SEQUENCE
+        self._keys = sequence[:2]
+        self._role = np.array([0, rounding, *word, random_bits, int(sequence[2])], np.int64)
+        self._uncounted = new_counters()
+        self._options = (rounding, overflow, word_bits)
+        self._signed, self._random_bits, self._seed, self._stream = signed, random_bits, seed, stream
+        self.narrow = (
+            _COMPILED
+            and word_bits <= simd_requantize.WORD_BITS_MAX
+            and not (self._stochastic and random_bits > simd_requantize.RANDOM_BITS_MAX)
+        )
+
+    def __call__(
+        self,
+        values: Integers,
+        shift: int,
+        step: int = 0,
+        out: Integers | None = None,
+        counters: NDArray[np.int64] | None = None,
+        first_index: int = 0,
+    ) -> Integers:
+        """Return ``values / 2**shift``, rounded and fitted into the word; the arguments are those of :func:`requantize`."""
+        if not (self.narrow and 0 <= shift <= simd_requantize.SHIFT_MAX and values.itemsize <= 4) or (
+            self._stochastic and first_index & 3
+        ):
+            return requantize(
+                values, shift, *self._options, signed=self._signed, out=out, random_bits=self._random_bits, seed=self._seed,
+                stream=self._stream, step=step, first_index=first_index, counters=counters,
+            )  # fmt: skip
+        if step >> 32:
+            sequence_words(0, 0, step)  # tells that it is out of its range
+        if out is None:
+            out = np.empty(values.shape, self.storage)
+        size = values.size
+        tensors = values.reshape(-1).view(np.uint8), values.itemsize, out.reshape(-1).view(np.uint8), out.itemsize
+        constants = (shift, self._role, *self._keys, np.uint64(step), first_index)
+        counted = self._uncounted if counters is None else counters
+        if 0 < size < 2 * PIECE:
+            simd_requantize.requantize(*tensors, 0, size, *constants, counted)
+            return out
+
+        def piece(start: int, stop: int) -> NDArray[np.int64]:
+            of_piece = counted if start == 0 else new_counters()
+            simd_requantize.requantize(*tensors, start, stop, *constants, of_piece)
+            return of_piece
+
+        add_counters(counted, _parallel.run(piece, _parallel.pieces_of(size, multiple=4, minimum=PIECE))[1:])
+        return out
+
+
+@lru_cache(1024)
+def _prepared(
+    rounding: int, overflow: int, word_bits: int, signed: bool, random_bits: int, seed: int, stream: int
+) -> Requantizer:
+    options = {"random_bits": random_bits, "seed": seed, "stream": stream}
+    return Requantizer(rounding, overflow, word_bits, signed=signed, **options)
 
 
 def exponents_of_integers(

@@ -6,10 +6,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from intnet.arithmetic import JAM, STOCHASTIC
+from intnet.arithmetic import STOCHASTIC
 from intnet.kernels import _parallel
 from intnet.kernels.plain import update as plain_update
 from intnet.kernels.requantization import Integers, add_counters, new_counters, word_of
+from intnet.kernels.simd import requantize as simd_requantize
 from intnet.kernels.simd import update as simd_update
 from intnet.random import seed_words
 
@@ -136,8 +137,9 @@ def _line(role: Target) -> tuple[Any, ...]:
 
 def _is_narrow(role: Target) -> bool:
     """Tell whether the fast kernel rounds like this."""
-    mode_fits = role.rounding <= JAM or (role.rounding == STOCHASTIC and role.random_bits <= 32)
-    return mode_fits and 0 <= role.shift <= simd_update.SHIFT_MAX and role.word_bits <= simd_update.WORD_BITS_MAX
+    few_bits = role.rounding != STOCHASTIC or role.random_bits <= simd_requantize.RANDOM_BITS_MAX
+    few_bits = few_bits and role.word_bits <= simd_requantize.WORD_BITS_MAX
+    return few_bits and 0 <= role.shift <= simd_requantize.SHIFT_MAX
 
 
 def _fits_int32(factors: Factors, gradient: Target, weight: Target, momentum: Target | None) -> bool:

@@ -15,7 +15,7 @@ from intnet import kernels
 from intnet.errors import InputError
 from intnet.formats import Overflow, Rounding
 from intnet.kernels.convolution import Padding, Pair
-from intnet.layers._base import Build, Layer, Parameter, Seen, Shape, Step, aligned
+from intnet.layers._base import Build, Layer, Parameter, Seen, Shape, Step, aligned, magnitude_bits
 from intnet.tensor import QTensor
 from intnet.tensor.qtensor import Integers
 
@@ -114,6 +114,13 @@ class Product(Layer):
         assert self.bias is not None
         bias, groups = self.bias.value, exponent.shape[0]
         outputs = sums.shape[-1]
+        rows = sums.size // outputs
+        width = (self.recipe.accumulator_bits, self._saturates)
+        if exponent.size == 1 and bias.exponent.size == 1:
+            left_shift = int(bias.exponent.flat[0]) - int(exponent.flat[0])
+            if 0 <= left_shift <= 62 - magnitude_bits(bias):  # exact
+                moved = np.left_shift(bias.mantissa.astype(np.int64), left_shift).reshape(1, outputs)
+                return int(kernels.add_bias(sums.reshape(rows, outputs), moved, rows, *width))
         have = np.broadcast_to(exponent.reshape(groups, -1), (groups, outputs))
         shifts = (have - bias.exponent.reshape(-1)).reshape(groups, outputs)
         values = np.ascontiguousarray(np.broadcast_to(bias.mantissa, (groups, outputs)))
@@ -121,13 +128,8 @@ class Product(Layer):
             values, shifts.reshape(groups, 1, outputs), Rounding.TIES_EVEN.code, Overflow.SATURATE.code, 63,
             layout=(groups, 1, 1, outputs),
         )  # fmt: skip
-        rows = sums.size // outputs
-        return int(
-            kernels.add_bias(
-                sums.reshape(rows, outputs), moved, rows // groups if groups > 1 else rows,
-                self.recipe.accumulator_bits, self._saturates,
-            )
-        )  # fmt: skip
+        of_group = rows // groups if groups > 1 else rows
+        return int(kernels.add_bias(sums.reshape(rows, outputs), moved, of_group, *width))
 
     def seen(self) -> Seen:
         """Return how many sums left the accumulator since the last call, and count anew."""

@@ -71,11 +71,9 @@ class Factor:
         if not 0 < number < 2**62 or number < Fraction(1, 2**48):
             raise InputError(f"a factor must be 0 or in 2^-48..2^62, got {value!r}")
         power = number.numerator.bit_length() - number.denominator.bit_length()
+        power -= number < Fraction(2) ** power  # floor(log2(number))
         shift = MANTISSA_BITS - 1 - power
         scaled = round(number * Fraction(2) ** shift)
-        while scaled > 1 << MANTISSA_BITS:
-            shift -= 1
-            scaled = round(number * Fraction(2) ** shift)
         while scaled % 2 == 0:
             scaled, shift = scaled // 2, shift - 1
         return cls(scaled, shift)

@@ -72,7 +72,7 @@ def plot_training(history: Sequence[Any], *, title: str = "", unit: str = "", di
         right.plot(epochs, values, marker=marker, markersize=4, color=color, label=f"{name}: {values[-1]:.2%}")
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     right.set(xlabel="epoch", title="Accuracy")
-    right.legend(title="last epoch", loc="lower right" if series[-1][2][-1] >= 0.5 else "upper right")
+    right.legend(title="last epoch", loc="best")
     for ax in (left, right):
         ax.grid(color="0.92")
         ax.set_axisbelow(True)
@@ -124,8 +124,8 @@ def _rows(readings: Sequence[Any]) -> list[_Row]:
             row.last = one.bits_used
     order = {role: i for i, role in enumerate(_ROLES)}
     found = sorted(rows.values(), key=lambda row: order.get(row.role, len(order)))
-    # an accumulator has no range to show: it is drawn only if something left it
-    return [row for row in found if row.role != "accumulator" or np.nansum(row.left) > 0]
+    # what only sums up is wide, and of accumulators no range is known: drawn only if something left it
+    return [row for row in found if row.role in _ROLES[:-1] or np.nansum(row.left) > 0] or found
 
 
 def _merged(rows: list[_Row]) -> tuple[list[_Row], bool]:
@@ -264,7 +264,10 @@ def _draw_shares(
     bar.set_label("share of the numbers written; white: none at all", fontsize=8)
     if not shown.count():
         ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", va="center", color="0.4")
-    bar.ax.tick_params(labelsize=size)
+    bar.ax.tick_params(labelsize=size, which="both")
+    if isinstance(norm, LogNorm):
+        bar.set_ticks([1e-6, 1e-4, 1e-2, 1])
+        bar.ax.minorticks_off()
 
 
 def _percent(share: float) -> str:

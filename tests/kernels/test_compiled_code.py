@@ -86,21 +86,44 @@ for kind in (np.int8, np.int16, np.int32):
 for kind, bits in ((np.int32, 32), (np.int64, 40), (np.int64, 64)):
     kernels.add_bias(np.zeros((4, 3), kind), np.ones((1, 3), np.int64), 4, bits)
 
-for kind in (np.int8, np.int16, np.int64):
+for kind in (np.int8, np.int32):
     rows, ones, zeros = np.arange(-20, 20).astype(kind).reshape(10, 4), np.ones(4, np.int64), np.zeros(4, np.int64)
     linear, statistics = kernels.normalize_batch(rows, 0, ones, 0, ones, 0, 17)
     for result in (linear, kernels.normalize_backward(rows, 0, statistics, ones, 0)[0]):
         kernels.evaluate(result)
+        kernels.bounds_of(result._replace(bounds=None))
+        kernels.evaluate_requantized(result, 20, 4, 1, 8)
+        kernels.evaluate_requantized(result, 20, 10, 1, 16)
     kernels.update_running(statistics, zeros, ones, 3)
     kernels.normalize_running(rows, 0, zeros, ones, ones, 0, ones, 0, 17)
 
 for kind in (kernels.Target(3, 4, 1, 16), kernels.Target(3, 10, 1, 16), kernels.Target(3, 10, 1, 40, 40)):
     weights, velocity = np.ones((2, 9), np.int16 if kind.word_bits == 16 else np.int64)
-    for arguments in ((velocity, kernels.Factors(1, 2, 0, 8, 1), kind, kind, kind), (None, kernels.Factors(0, 0, 0, 8, 1), kind, kind)):
-        kernels.Update(weights, *arguments)(np.ones(9, np.int32), 0)
+    kernels.Update(weights, velocity, kernels.Factors(1, 2, 0, 8, 1), kind, kind, kind)(np.ones(9, np.int32), 0)
+    kernels.Update(weights, None, kernels.Factors(0, 0, 0, 8, 1), kind, kind)(np.ones(9, np.int32), 0)
 small = np.full((3, 5), 100, np.int16)
 kernels.multiply(small, small, b_transposed=True, accumulator_bits=32)
 kernels.multiply(np.full((2, 9), 30000), np.full((9, 2), 2), accumulator_bits=32)
+
+from intnet import Network, layers, models
+from intnet.optimizers import SGD
+
+
+def block():
+    return layers.Residual([layers.Conv2D(4, 3, padding=1), layers.BatchNorm(), layers.ReLU()])
+
+for name in ("fixed16", "int8", "wide"):  # the types of the others are among theirs
+    body = [layers.Conv2D(4, 3), block(), layers.AvgPool2D(2), layers.MaxPool2D(2), layers.Dropout(0.5), layers.Flatten()]
+    network = Network([*body, layers.Tanh(), layers.Sign(), layers.Dense(3)], (10, 10, 2), name)
+    optimizer = SGD("2^2") if network.recipe.update == "normalized" else SGD("2^-4", 0 if name == "wide" else "7/8", "2^-9")
+    x = intnet.quantize(np.ones((4, 10, 10, 2)), network.recipe.activation.format)
+    for number in range(2):
+        step = layers.Step(number, 1, True)
+        errors = network.loss.gradient(network.forward(x, step), np.array([0, 1, 2, 0]), step)
+        network.backward(errors, step)
+        for parameter in network.parameters:
+            optimizer.update(parameter, optimizer.schedule.at(0, 1), 4, step)
+    network.forward(x)
 
 compiled = 0
 modules = [module for name, module in sys.modules.items() if name.startswith("intnet.") and name != "intnet.kernels.edge"]

@@ -1,5 +1,6 @@
 """Batch normalization: within stated bounds of the formula in Fractions; the integers in between exactly."""
 
+import itertools
 from fractions import Fraction
 
 import naive
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from intnet.kernels import _parallel, normalization
+from intnet import arithmetic
+from intnet.kernels import _parallel, normalization, requantization
 from intnet.kernels.plain import normalize as plain
+from intnet.kernels.plain.linear import round_narrow
 
 INT8, INT16, INT24 = (np.int8, 2**7), (np.int16, 2**15), (np.int32, 2**23)
 EPSILON = 17
@@ -190,6 +193,50 @@ def test_results_are_sums_of_products(kind, channels, monkeypatch):
     assert_array_equal(statistics.table[plain.PRODUCTS], (rounded * rounded).sum(axis=0).astype(np.int64))
     assert_array_equal(statistics.table[plain.LEAST], rounded.min(axis=0).astype(np.int64))
     assert_array_equal(statistics.table[plain.GREATEST], rounded.max(axis=0).astype(np.int64))
+
+
+MODES = [(mode, overflow) for mode in range(12) for overflow in (0, 1, 2)]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+@pytest.mark.parametrize("rows", [1, 13])
+@pytest.mark.usefixtures("threads")
+def test_requantized_at_once_or_afterwards(kind, rows, monkeypatch):
+    """The same bits and counts, for every mode of rounding and overflow, words, and shifts also to the left."""
+    monkeypatch.setattr(normalization, "_LANES", dict.fromkeys((1, 2, 4, 8), 64))
+    x = channels_of(kind, 100, rows)
+    numbers = parameters(x.shape[1])
+    forward, statistics = normalization.normalize_batch(x, -3, *numbers, EPSILON)
+    backward = normalization.normalize_backward(x[::-1].copy(), 0, statistics, *numbers[:2])[0]
+    for linear in (forward, backward):
+        values, bounds = normalization.evaluate(linear)
+        assert normalization.bounds_of(linear) == normalization.bounds_of(linear._replace(bounds=None)) == bounds
+        fit = normalization.shift_to_fit(linear, 8, -100, 100)
+        assert fit == requantization.exponents_of_integers(values, (1, 1, values.size, 1), 8, -100, 100)[0, 0, 0]
+        for (mode, overflow), shift, word_bits in itertools.product(MODES, (fit - 3, 29, 30, 0, 63, -2), (8, 13)):
+            if shift != fit - 3 and (word_bits, overflow) != (8, 1):
+                continue
+            expected_counts, counts = requantization.new_counters(), requantization.new_counters()
+            random = {"random_bits": 20, "seed": 5, "stream": 6, "step": 7}
+            expected = requantization.requantize(values, shift, mode, overflow, word_bits, counters=expected_counts, **random)
+            result = normalization.evaluate_requantized(linear, shift, mode, overflow, word_bits, counters=counts, **random)
+            assert_array_equal(result, expected, strict=True)
+            assert counts.tolist() == expected_counts.tolist()
+
+
+def test_narrow_rounding_is_the_rule():
+    edges = [s * 2**k + d for k in range(30) for d in (-2, -1, 0, 1, 2) for s in (-1, 1)] + [
+        2**31 - 2**29 - 1,
+        2**29 - 2**31 + 1,
+    ]
+    values = np.array([*range(-300, 300), *edges], np.int32)
+    for mode, shift in itertools.product(range(10), (0, 1, 2, 7, 20, 28, 29)):
+        out, (low, high) = np.empty(values.size, np.int32), (-100, 101)
+        outside, lost = round_narrow(values, out, *(np.int64(v) for v in (shift, mode, low, high, 1)))
+        rounded = [int(arithmetic.round_shift_any(np.int64(v), np.int64(shift), np.int64(mode))) for v in values]
+        assert out.tolist() == [max(low, min(high, v)) for v in rounded]
+        assert outside == sum(not low <= v <= high for v in rounded)
+        assert lost == sum(v != 0 and w == 0 for v, w in zip(values.tolist(), rounded, strict=True))
 
 
 def test_what_is_too_wide_is_rounded_first():

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intnet import kernels
+from intnet.arithmetic import round_shift_pseudo_stochastic_near
+from intnet.errors import InputError
 from intnet.formats import BlockFloat, Overflow, Rounding, Tile
 from intnet.kernels import _parallel, plain
+from intnet.kernels.requantization import Requantizer
 
 SLOW = numba.config.DISABLE_JIT
 INT8 = np.arange(-128, 128, dtype=np.int8)
@@ -72,6 +75,53 @@ def test_every_short_word(rounding, overflow, signed):
 def test_wide_words_around_powers_of_two(rounding, overflow):
     for word_bits, shift in [(64, 0), (64, 1), (64, -1), (64, -63), (63, 3), (33, 31), (32, 32), (16, 62), (8, 63), (5, 300)]:
         check(EDGES[:: 9 if SLOW else 1], shift, rounding, overflow, word_bits)
+
+
+@pytest.mark.skipif(SLOW, reason="the fast kernel is compiled")
+@pytest.mark.parametrize("rounding", Rounding, ids=lambda mode: mode.value)
+@pytest.mark.parametrize("overflow", Overflow, ids=lambda mode: mode.value)
+def test_32_bit_lanes_equal_64_bit_ones(rounding, overflow):
+    """Around every power of two, for every shift of the fast kernel; int64 takes the plain one, which the other tests check."""
+    values = EDGES[(EDGES >= -(2**31)) & (EDGES < 2**31)]
+    for shift, word_bits, signed in itertools.product((*range(0, 31, 3), 1, 16, 30), (1, 8, 16, 31), (True, False)):
+        for random_bits in (1, 9, 31, 32) if rounding is Rounding.STOCHASTIC else (32,):
+            options = {"signed": signed, "random_bits": random_bits, "seed": SEQUENCE["seed"], "stream": SEQUENCE["stream"]}
+            fast = Requantizer(rounding.code, overflow.code, word_bits, **options)
+            assert fast.narrow
+            of_fast, of_plain = kernels.new_counters(), kernels.new_counters()
+            comp = fast(values.astype(np.int32), shift, 11, counters=of_fast, first_index=8)
+            ref = kernels.requantize(
+                values, shift, rounding.code, overflow.code, word_bits, **options, step=11, counters=of_plain, first_index=8
+            )
+            np.testing.assert_array_equal(comp, ref, strict=True)
+            assert of_fast.tolist() == of_plain.tolist()
+
+
+@pytest.mark.parametrize("rounding", [Rounding.FLOOR, Rounding.STOCHASTIC], ids=lambda mode: mode.value)
+def test_prepared_requantizers_equal_the_function(rounding):
+    values = many(50)
+    for dtype, shift, word_bits, first_index in [
+        (np.int32, 5, 16, 0), (np.int32, 5, 16, 3), (np.int32, -2, 16, 0), (np.int32, 40, 16, 0), (np.int64, 5, 16, 0),
+        (np.int16, 1, 33, 8),
+    ]:  # fmt: skip
+        arguments, options = (rounding.code, Overflow.SATURATE.code, word_bits), {"seed": 3, "stream": 9}
+        prepared, out = Requantizer(*arguments, **options), np.empty(50, np.int64)
+        data = values.astype(dtype).reshape(5, 10)
+        ref = kernels.requantize(data, shift, *arguments, **options, step=7, first_index=first_index)
+        comp = prepared(data, shift, 7, first_index=first_index)
+        np.testing.assert_array_equal(comp, ref, strict=True)
+        assert prepared(data, shift, 7, out.reshape(5, 10), first_index=first_index).base is not None
+        np.testing.assert_array_equal(out.reshape(5, 10), ref)
+    for step in (-1, 2**32):
+        with pytest.raises(InputError, match="step must be in"):
+            Requantizer(Rounding.STOCHASTIC.code, 1, 8)(values, 1, step)
+
+
+@pytest.mark.parametrize("shift", range(63))
+def test_pseudo_stochastic_rounding_without_branches(shift):
+    """Every 9-bit integer, and around every power of two."""
+    for value in [*range(-256, 257), *EDGES.tolist()][:: 5 if SLOW else 1]:
+        assert round_shift_pseudo_stochastic_near(value, shift) == naive.pseudo_stochastic(value, shift)
 
 
 def test_the_largest_shifts():
@@ -160,9 +210,10 @@ def many(count, dtype=np.int32):
 
 @pytest.mark.skipif(SLOW, reason="too many elements for plain Python")
 @pytest.mark.parametrize("rounding", Rounding, ids=lambda mode: mode.value)
-def test_the_same_bits_for_any_threads(rounding, threads):  # noqa: ARG001
+@pytest.mark.parametrize("first", [123_457, 123_456])
+def test_the_same_bits_for_any_threads(rounding, threads, first):  # noqa: ARG001
     """Large enough for several pieces and windows: equal to the same work in small calls."""
-    size, first, part = 400_007, 123_457, 65_536 - 13
+    size, part = 400_007, 65_536 - 13
     values = many(size)
     counters, counted = kernels.new_counters(), kernels.new_counters()
     arguments = (20, rounding.code, Overflow.SATURATE.code, 8)

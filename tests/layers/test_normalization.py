@@ -109,6 +109,27 @@ def test_every_recipe(name):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_results_rounded_at_once_are_those_of_bring(name, monkeypatch):
+    step = Step(number=3, seed=4, training=True)
+    x = quantize(np.random.default_rng(0).normal(size=(8, 4, 4, 6)), RECIPES[name].activation.format)
+    results, seen = [], []
+    for apart in (False, True):
+        layer = layer_for((4, 4, 6), RECIPES[name])
+        if apart:
+            monkeypatch.setattr(layer, "_bring_map", lambda linear, shape, role, step, layer=layer: layer.bring(
+                QTensor.trusted(kernels.evaluate(linear)[0].reshape(shape), linear.exponent), role, step
+            ))  # fmt: skip
+        y = layer.forward(x, step)
+        results.append((y, layer.backward(y, step)))
+        seen.append([layer.quantizers[role].seen() for role in ("activation", "error")])
+    for one, other in zip(*results, strict=True):
+        assert_array_equal(one.mantissa, other.mantissa, strict=True)
+        assert_array_equal(one.exponent, other.exponent, strict=True)
+        assert one.format == other.format
+    assert seen[0] == seen[1]
+
+
 def test_running_statistics_saturate_and_are_counted():
     layer = layer_for((2,))
     layer.forward(QTensor.trusted(np.array([[100, 1], [-100, 1]], np.int8), 12), TRAINING)

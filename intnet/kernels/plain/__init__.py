@@ -23,13 +23,13 @@ from intnet.kernels.plain.bounds import largest_row_sum, sums_of_columns
 from intnet.kernels.plain.combine import add_bias, add_bias_any, linear_combination
 from intnet.kernels.plain.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights
 from intnet.kernels.plain.images import draw_augmentation, gather, gather_augmented
+from intnet.kernels.plain.linear import extremes_of_map, multiply_add, multiply_add_requantize
 from intnet.kernels.plain.loss import count_correct, niti_gradient, softmax_gradient, subtract_target
 from intnet.kernels.plain.normalize import (
     backward_factors,
     channel_sums,
     forward_factors,
     inverse_roots,
-    multiply_add,
     running_factors,
     update_running,
 )
@@ -90,6 +90,7 @@ __all__ = [
     "dropout",
     "extents",
     "extremes",
+    "extremes_of_map",
     "forward_factors",
     "gather",
     "gather_augmented",
@@ -111,6 +112,7 @@ __all__ = [
     "moments_by_words",
     "multiply",
     "multiply_add",
+    "multiply_add_requantize",
     "niti_gradient",
     "pack_nonzero",
     "quantized_multiply",

@@ -1,4 +1,4 @@
-"""Batch normalization in integers: the sums of channels, the integers that a channel is multiplied by, and the multiplication.
+"""Batch normalization in integers: the sums of channels, and the integers that a channel is multiplied by.
 
 Notation, after Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1, for one channel of n rows:
 
@@ -30,9 +30,7 @@ from intnet.arithmetic import (
     round_shift_any,
     saturate,
     shift_left,
-    wrap,
 )
-from intnet.kernels.plain.requantize import extent
 
 # What is known of every channel of a batch, by row of a table of int64. SQUARES / 2**SQUARES_BITS is the sum of the squared
 # deviations from the mean.
@@ -154,8 +152,8 @@ def forward_factors(rows, table, gamma, gamma_exponents, beta, beta_exponents, n
     gamma_exponents, beta_exponents : (channels,) int64
         Up to ``2**32`` in magnitude.
     narrow : bool
-        Whether x is int8 and results are int32: a result is below ``2**31``, while B, and what is summed, may leave int32
-        and wraps. Else everything stays below ``2**62``.
+        Whether x is int8 and results are int32: a result is below ``2**31 - 2**29``, while B, and what is summed, may
+        leave int32 and wraps. Else everything stays below ``2**62``.
     factors : (2, channels) int64, written
         A and B.
     """
@@ -339,7 +337,7 @@ def quotient_times_power(value, divisor, shift):
     return multiply_shift(multiply_divide(value << up, np.int64(1), divisor), np.int64(1), up - shift)
 
 
-# 3. Elements -------------------------------------------------------------------------------------------------------------
+# 3. Sums -----------------------------------------------------------------------------------------------------------------
 
 
 @jit
@@ -408,70 +406,3 @@ def _add_row(a, b, sums, products, least, greatest):
         sums[i] += np.int64(value)
         products[i] += np.int64(value) * np.int64(b[i])
         least[i], greatest[i] = min(least[i], value), max(greatest[i], value)
-
-
-@jit
-def spread(factors, lanes_of_factors):
-    """Write the factors of the channels again and again, wrapped to the type they are written in.
-
-    Parameters
-    ----------
-    factors : (n, channels) int64
-    lanes_of_factors : (n, lanes) int32 or int64, written
-    """
-    bits = np.int64(8) * np.int64(lanes_of_factors.itemsize)
-    for k in range(factors.shape[0]):
-        for i in range(lanes_of_factors.shape[1]):
-            lanes_of_factors[k, i] = wrap(factors[k, i % factors.shape[1]], bits)
-
-
-@jit
-def multiply_add(a, b, factors, out):
-    """Write ``factor_a * a + factor_b * b + offset`` of every element; return the least and the greatest result.
-
-    With None for `b`, there is no second term. Factors and results have one type. In int32 a factor of an int8 may be up to
-    ``2**31``, so that nothing leaves int64; the sum is taken modulo ``2**32`` and is right where the exact result is an int32.
-
-    Parameters
-    ----------
-    a, b : (size,) integers
-        Some rows of a tensor in C order, one at least.
-    factors : (2 or 3, lanes) int32 or int64
-        Of `a`, of `b`, and the offsets.
-    out : (size,) of the type of `factors`, written
-    """
-    lanes = factors.shape[1]
-    low = high = out[0]
-    for place in range(0, a.size, lanes):
-        stop = min(place + lanes, a.size)
-        row, target = a[place:stop], out[place:stop]
-        if b is None:
-            multiply_add_row(row, row, factors, False, factors.itemsize == 4, target)
-        else:
-            multiply_add_row(row, b[place:stop], factors, True, factors.itemsize == 4, target)
-        if place == 0:
-            low = high = target[0]
-        low, high = extent(target, low, high)
-    return low, high
-
-
-@jit
-def multiply_add_row(a, b, factors, both, narrow, out):
-    """Do one row of lanes, which may be cut short, of `multiply_add`; `narrow` if results are int32."""
-    word = np.int64(32)
-    first, last = factors[0], factors[factors.shape[0] - 1]
-    if both and narrow:
-        second = factors[1]
-        for i in range(out.size):
-            product = np.int64(first[i]) * np.int64(a[i]) + np.int64(second[i]) * np.int64(b[i])
-            out[i] = wrap(product + np.int64(last[i]), word)
-    elif both:
-        second = factors[1]
-        for i in range(out.size):
-            out[i] = np.int64(first[i]) * np.int64(a[i]) + np.int64(second[i]) * np.int64(b[i]) + np.int64(last[i])
-    elif narrow:
-        for i in range(out.size):
-            out[i] = wrap(np.int64(first[i]) * np.int64(a[i]) + np.int64(last[i]), word)
-    else:
-        for i in range(out.size):
-            out[i] = np.int64(first[i]) * np.int64(a[i]) + np.int64(last[i])

@@ -18,6 +18,7 @@ from intnet.arithmetic import (
     round_shift,
     round_shift_any,
     round_shift_pseudo_stochastic,
+    round_shift_pseudo_stochastic_near,
     round_shift_stochastic,
     rounding_constants,
     saturate,
@@ -31,6 +32,11 @@ from intnet.random import fill_fractions, room_for
 # were not zero and that rounding made zero; and the least and the greatest result. A value counts once at most.
 COUNT_SATURATED, COUNT_WRAPPED, COUNT_LOST, SEEN_MINIMUM, SEEN_MAXIMUM = range(5)
 COUNTERS = 5
+
+# What is known of a role, by its place in an array of so many int64: how far to shift, the rounding mode, the word, and the
+# random bits an element takes and from which stream.
+SHIFT, MODE, WRAPS, MINIMUM, MAXIMUM, MASK, SIGN, RANDOM_BITS, STREAM = range(9)
+CONSTANTS = 9
 
 _INT64_MIN, _INT64_MAX = np.int64(-(2**63)), np.int64(2**63 - 1)
 WINDOW = 1024  # elements at a time: what is made for them stays in the first-level cache
@@ -76,7 +82,7 @@ def requantize_one(value, shift, mode, fraction, random_bits, wraps, minimum, ma
 # 2. Runs of elements -----------------------------------------------------------------------------------------------------
 #
 # They return how many values left the word and how many were lost. `one` is 1, but not known to be: so LLVM counts by one
-# masked addition. The first three loops become vectors, as their shifts are ordinary ones.
+# masked addition. The first four loops become vectors, as their shifts are ordinary ones.
 
 
 @jit
@@ -126,6 +132,21 @@ def _stochastic_run(values, out, shifts, fractions, random_bits, wraps, minimum,
 
 
 @jit
+def _pseudo_stochastic_run(values, out, shifts, wraps, minimum, maximum, mask, sign, one):
+    """Round by the values' own bits; shifts in 0..62, one for all or one for each element."""
+    zero = outside = lost = np.int64(0)
+    same = shifts.size == 1
+    for i in range(values.size):
+        value, shift = values[i], shifts[0] if same else shifts[i]
+        rounded = round_shift_pseudo_stochastic_near(value, shift)
+        fitted = fit(rounded, wraps, minimum, maximum, mask, sign)
+        outside += one if fitted != rounded else zero
+        lost += one if (value != zero) & (rounded == zero) else zero
+        out[i] = fitted
+    return outside, lost
+
+
+@jit
 def _any_run(values, out, shifts, mode, fractions, random_bits, wraps, minimum, maximum, mask, sign):
     """Round by any mode; any shifts, one for all or one for each element."""
     outside, lost = np.int64(0), np.int64(0)
@@ -154,6 +175,7 @@ def requantize_run(values, out, shifts, mode, fractions, random_bits, wraps, min
             return _round_each_run(values, out, shifts, mode, wraps, minimum, maximum, mask, sign, one)
         if mode == STOCHASTIC:
             return _stochastic_run(values, out, shifts, fractions, random_bits, wraps, minimum, maximum, mask, sign, one)
+        return _pseudo_stochastic_run(values, out, shifts, wraps, minimum, maximum, mask, sign, one)
     return _any_run(values, out, shifts, mode, fractions, random_bits, wraps, minimum, maximum, mask, sign)
 
 

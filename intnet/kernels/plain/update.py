@@ -17,15 +17,26 @@ import numpy as np
 
 from intnet._compile import jit
 from intnet.arithmetic import STOCHASTIC
-from intnet.kernels.plain.requantize import WINDOW, count, extent, load, requantize_run, store
+from intnet.kernels.plain.requantize import (
+    MASK,
+    MAXIMUM,
+    MINIMUM,
+    MODE,
+    RANDOM_BITS,
+    SIGN,
+    STREAM,
+    WINDOW,
+    WRAPS,
+    count,
+    extent,
+    load,
+    requantize_run,
+    store,
+)  # fmt: skip
 from intnet.random import fill_fractions, room_for
 
 GRADIENT, MOMENTUM, WEIGHT = range(3)
 """The roles, by their line in `roles`."""
-
-SHIFT, MODE, WRAPS, MINIMUM, MAXIMUM, MASK, SIGN, RANDOM_BITS, STREAM = range(9)
-CONSTANTS = 9
-"""What is known of a role, by its place in its line, of so many CONSTANTS. The shift is any int64 but -2**63."""
 
 FACTOR_MOMENTUM, FACTOR_GRADIENT, FACTOR_DECAY, FACTOR_WEIGHT, FACTOR_RATE = range(5)
 """The factors M, A, D, B and R, by their place in `factors`."""
@@ -67,7 +78,7 @@ def update(
         0 without momentum: then `velocity` is not looked at.
     start, stop : int64
         The part to do; not empty.
-    roles : (3, 9) int64
+    roles : (3, CONSTANTS) int64
         A line each for the roles GRADIENT, MOMENTUM, WEIGHT: SHIFT .. STREAM.
     factors : (5,) int64
         FACTOR_MOMENTUM .. FACTOR_RATE.
