@@ -123,7 +123,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         content = path.read_bytes()
     except OSError as error:
         raise StudyError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
-    advice = "put a good copy back, or begin anew without it"
+    advice = "put a good copy back, or set the folder aside (--fresh)"
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -5,6 +5,7 @@ the hashes again, after a change of the arithmetic that is meant, run ``python t
 """
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_parameter_counts_by_hand():
     assert Network(models.mlp(), (28, 28, 1), WIDE).parameter_count == 784 * 100 + 100 + 100 * 50 + 50 + 50 * 10 + 10
     assert Network(models.mlp(bias=False, hidden=()), (64,), WIDE).parameter_count == 640
     channels = [3, 128, 128, 256, 256, 512, 512]
-    convolutions = sum(9 * a * b for a, b in zip(channels, channels[1:], strict=False))
+    convolutions = sum(9 * a * b for a, b in pairwise(channels))
     dense = 512 * 16 * 10
     assert Network(models.vgg_small(batch_norm=False, bias=False), (32, 32, 3), WIDE).parameter_count == convolutions + dense
     normalized = convolutions + 2 * sum(channels[1:]) + dense + 10
@@ -49,9 +50,10 @@ def test_parameter_counts_by_hand():
 def test_classes_and_width(name):
     shape = MODELS[name].shape or (28, 28, 1)
     options = {"depth": 20} if name == "preresnet164" else {}
-    network = Network(make_model(name, 100, 1 / 4, **options), shape, WIDE)
+    width = 1 / 5 if name in ("mlp", "lenet5") else 1 / 4
+    network = Network(make_model(name, 100, width, **options), shape, WIDE)
     assert network.output_shape == (100,)
-    full, last = Network(make_model(name, 100, 1 / 2, **options), shape, WIDE), "dense"
+    full, last = Network(make_model(name, 100, 2 * width, **options), shape, WIDE), "dense"
     shapes = {one.name: one.shape for one in full.parameters}
     for parameter in network.parameters:
         if parameter.name.startswith(last) and parameter.shape[0] == 100:
@@ -69,7 +71,7 @@ def test_what_is_no_model():
         (lambda: make_model("mlp", True), r"^a model needs at least 2 classes, got True$"),
         (lambda: make_model("mlp", width=0), r"^width is a factor above 0 and up to 64, got 0$"),
         (lambda: make_model("preresnet164", depth=57), r"^depth must be 9 n \+ 2 from 56 on or 6 n \+ 2 below, got 57$"),
-        (lambda: Network(models.lenet5(), (8, 8, 1), WIDE), r"^layer 'max_pool2' \(MaxPool2D\) needs images"),
+        (lambda: Network(models.lenet5(), (8, 8, 1), WIDE), r"^layer 'conv2' \(Conv2D\) needs images of at"),
         (lambda: Network(models.resnet20(), (32,), WIDE), r"^layer 'conv1' \(Conv2D\) needs images"),
     ):
         with pytest.raises(InputError, match=message):
@@ -114,7 +116,7 @@ def test_every_model_takes_a_step_in_every_recipe(name, recipe):
     shape = MODELS[name].shape or (8, 8, 1)
     shape = (8, 8, 3) if "resnet" in name or name == "vgg_small" else shape
     options = {"depth": 20} if name == "preresnet164" else {}
-    network = Network(make_model(name, width=SMALL[name], **options), shape, recipe)
+    network = Network(make_model(name, width=SMALL.get(name, 1), **options), shape, recipe)
     optimizer = SGD("2^3" if recipe == "niti8" else "2^-3")
     before = network.digest()
     train(network, optimizer, 1)
