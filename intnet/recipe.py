@@ -125,7 +125,8 @@ class Recipe:
         in words of up to this width: exactly if it holds them, else the smaller ones are rounded to nearest, ties to even.
     update : {"sgd", "normalized"}
         "sgd": ``w - rate * v``, all exponents kept. "normalized": the exponent of a gradient is dropped, and its largest entry
-        moves a weight by about ``rate`` units of the weight's last place (NITI: Wang et al. 2020, sec. III-D; WAGE).
+        moves a weight (its master copy, if there is one) by about ``rate`` units of the last place (NITI: Wang et al. 2020,
+        sec. III-D; WAGE).
     biases : bool
         Whether layers have biases unless they say otherwise.
     loss : {"cross_entropy", "niti_cross_entropy", "squared_error"}
@@ -249,8 +250,6 @@ class Recipe:
                 f"recipe {first!r}: the master copy has {self.master.format.word_bits} bits and the weight "
                 f"{self.weight.format.word_bits}; leave it out or make it wider"
             )
-        if self.update == "normalized" and self.master is not None:
-            raise InputError(f"recipe {first!r}: normalized updates move the weights themselves; leave the master copy out")
 
     # In files
 
@@ -364,10 +363,10 @@ RECIPES: dict[str, Recipe] = {
         _ready(
             "fixed16",
             weight="fxp-s16/14 stochastic random:16",
-            activation="fxp-s16/10 ties_even",
+            activation="fxp-s16/9 ties_even",
             error="fxp-s16/13 stochastic random:16",
             gradient="fxp-s16/9 stochastic random:16",
-            momentum="fxp-s16/6 stochastic random:16",
+            momentum="fxp-s16/7 stochastic random:16",
         ),
         # Wang et al. 2020 (NITI): one exponent a tensor, 8-bit words, no biases, no master copy; the rate is a number of bits.
         _ready(

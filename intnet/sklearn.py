@@ -72,7 +72,7 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         What becomes of a number that leaves its word. Accumulators follow, but saturate for "saturate_symmetric".
     learning_rate : float or str, optional
         Of the mean gradient: ``0.1``, or as text ``"2^-3"``; powers of two cost a shift. By default ``2^-3``. For recipes with
-        normalized updates a power of two of at least 1 (see :class:`intnet.optimizers.SGD`), by default ``2^3``.
+        normalized updates a power of two (see :class:`intnet.optimizers.SGD`), by default ``2^3``.
     momentum, decay : float or str
         Factors of momentum, below 1, and of weight decay (scikit-learn's `alpha`).
     schedule : str

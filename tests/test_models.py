@@ -159,7 +159,26 @@ OPTIMIZERS = {
     "blocks": (BLOCKS, lambda: SGD("0.05", momentum="2^-1")),
     "places": (PLACES, lambda: SGD("2^2")),
 }
-PINNED = {}
+PINNED = {
+    ("mlp", "fixed"): "41284ea9a21f1c7b",
+    ("mlp", "blocks"): "d95f549f92b34a91",
+    ("mlp", "places"): "c68e7158fcc0b70d",
+    ("lenet5", "fixed"): "6279b1cfa3d5c74d",
+    ("lenet5", "blocks"): "f6ff7dd9b4d79c65",
+    ("lenet5", "places"): "f73b6f8ff24aa155",
+    ("vgg_small", "fixed"): "5b6b6355551750ab",
+    ("vgg_small", "blocks"): "319a6ad8dc9d32cb",
+    ("vgg_small", "places"): "aba4709f16d457eb",
+    ("vgg_small with batch norm", "fixed"): "296cb2d98da7fe86",
+    ("vgg_small with batch norm", "blocks"): "3c361ba68aad6a62",
+    ("vgg_small with batch norm", "places"): "46da2dc03f636259",
+    ("resnet20", "fixed"): "3038e7fa588b8d80",
+    ("resnet20", "blocks"): "8381c0481116f867",
+    ("resnet20", "places"): "3497298521c11c92",
+    ("preresnet20", "fixed"): "fd0853875422b7ea",
+    ("preresnet20", "blocks"): "5fd14414c551c5e5",
+    ("preresnet20", "places"): "9557d7414cc55463",
+}
 
 
 def replay(model, recipe, steps=50):

@@ -1,5 +1,6 @@
 """SGD against Fractions, for every kind of format; NITI's update against a transcription; factors and schedules."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import naive
@@ -156,11 +157,11 @@ def niti_update(weights, gradient, bits):
     return [max(-127, min(127, w - move)) for w, move in zip(weights, moves, strict=True)], moves
 
 
-@pytest.mark.parametrize("bits", [0, 1, 3, 5, 8])
+@pytest.mark.parametrize("bits", [-3, 0, 1, 3, 5, 8])
 @pytest.mark.parametrize("magnitude", [0, 1, 2, 3, 16, 128, 129, 5000, 2**30])
 def test_niti_update_equals_its_transcription(bits, magnitude):
     parameter = parameter_of(RECIPES["niti8"], (6, 5))
-    rng = np.random.default_rng(magnitude + bits)
+    rng = np.random.default_rng(magnitude + bits + 8)
     weights = rng.integers(-127, 128, (6, 5)).astype(np.int8)
     weights[0] = [127, -127, 126, -126, 0]
     sums = rng.integers(-magnitude, magnitude + 1, (6, 5)).astype(np.int32)
@@ -177,6 +178,26 @@ def test_niti_update_equals_its_transcription(bits, magnitude):
     same = [move != 0 and old == new for move, old, new in zip(moves, weights.ravel().tolist(), expected, strict=True)]
     assert (seen.lost, seen.count) == (sum(same), 30)
     assert parameter.quantizers["gradient"].seen().maximum == max(moves)
+
+
+def test_a_normalized_update_of_a_master_copy():
+    """WAGE's: the copy of 8 bits moves by whole units, the weight is its two leading bits."""
+    recipe = Recipe(
+        "wage", weight="fxp-s2/1 ties_even saturate_symmetric", master="fxp-s8/8 ties_even saturate_symmetric",
+        activation="fxp-s8/7", error="bfp-s8/tensor", gradient="fxp-s8/0 stochastic saturate_symmetric", update="normalized",
+    )  # fmt: skip
+    parameter, sgd = parameter_of(recipe, (6, 5), scale=0.4), SGD("2^3")
+    before, sums = parameter.master.mantissa.astype(int), gradient_of(1, (6, 5), magnitude=2**14).mantissa
+    sums[0, 1] = 2**14
+    parameter.gradient = QTensor(sums, np.array([[-3]]), None)
+    sgd.update(parameter, sgd.schedule.at(0, 1), 64, Step(0, SEED, True))
+    stream = parameter.quantizers["gradient"].stream
+    for i, (old, new, g) in enumerate(zip(before.flat, parameter.master.mantissa.flat, sums.flat, strict=True)):
+        move = naive.round_fraction(Fraction(int(g), 2**11), "stochastic", naive.random_fraction(SEED, stream, 0, i, 32), 32)
+        assert new == max(-127, min(127, int(old) - move))
+    words, *_ = naive.into_format(naive.value_of(parameter.master), "fxp-s2/1", overflow="saturate_symmetric")
+    assert_array_equal(parameter.value.mantissa.astype(object), words)
+    assert parameter.quantizers["master"].seen().count == 30
 
 
 def test_niti_exponents_never_move():
@@ -196,12 +217,17 @@ def test_what_cannot_work_is_refused():
     with pytest.raises(InputError, match=r"^recipe 'plain' has no momentum role; train without momentum, or give it one$"):
         SGD(1, momentum=0.9).check(no_momentum)
     SGD(1).check(no_momentum)
-    for sgd in (SGD("2^-1"), SGD("0.3"), SGD(Schedule("2^5", "linear")), SGD(Schedule("2^5", "step", {3: 0.5}))):
-        with pytest.raises(InputError, match=r"^recipe 'niti8' has normalized updates: its rate is a power of two of at le"):
+    for sgd in (SGD("0.3"), SGD(Schedule("2^5", "linear")), SGD(Schedule("2^5", "step", {3: 3}))):
+        with pytest.raises(InputError, match=r"^recipe 'niti8' has normalized updates: its rate is a power of two, constant"):
             sgd.check(RECIPES["niti8"])
-    with pytest.raises(InputError, match=r"^recipe 'niti8' has normalized updates, which have no weight decay$"):
-        SGD("2^3", decay="2^-9").check(RECIPES["niti8"])
-    SGD(Schedule("2^5", "step", {3: "2^4", 6: 8})).check(RECIPES["niti8"])
+    both = replace(RECIPES["niti8"], momentum="bfp-s8/tensor")
+    for sgd in (SGD("2^3", decay="2^-9"), SGD("2^3", momentum=0.5)):
+        with pytest.raises(InputError, match=r"^recipe 'niti8' has normalized updates, which have no momentum and no weight d"):
+            sgd.check(both)
+    SGD(Schedule("2^5", "step", {3: "2^4", 6: 0.5})).check(RECIPES["niti8"])
+    nearest = replace(RECIPES["niti8"], gradient="bfp-s8/tensor ties_even")
+    with pytest.raises(InputError, match=r"^recipe 'niti8' has normalized updates of less than a unit, which rounding to t"):
+        SGD(Schedule("2^5", "step", {3: 0.5})).check(nearest)
     for momentum in (1, "1.5"):
         with pytest.raises(InputError, match=r"^momentum must be less than 1, got"):
             SGD(1, momentum=momentum)

@@ -117,10 +117,6 @@ def bad(**changes):
             r"sums of products have 32 fraction bits, so that an accumulator of 32 bits overflows below 1",
         ),
         (bad(master="fxp-s7/6"), r"the master copy has 7 bits and the weight 8; leave it out or make it wider"),
-        (
-            bad(update="normalized", master="fxp-s16/12"),
-            r"normalized updates move the weights themselves; leave the master copy",
-        ),
         (bad(update="adam"), r"update must be one of sgd, normalized, got 'adam'"),
         (bad(loss="hinge"), r"loss must be one of cross_entropy, niti_cross_entropy, squared_error, got 'hinge'"),
         (bad(weight=None), r"recipe 'bad' needs a role 'weight'"),

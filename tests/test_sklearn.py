@@ -266,7 +266,7 @@ MISTAKES = [
     ({"recipe": "fixed17"}, "recipe 'fixed17' is unknown; choose one of fixed16"),
     ({"recipe": "int8", "word_bits": 12}, "recipe 'int8' names every format itself; leave word_bits at its default"),
     ({"recipe": "niti8", "momentum": 0.5}, "no momentum role"),
-    ({"recipe": "niti8", "learning_rate": 0.1}, "power of two of at least 1"),
+    ({"recipe": "niti8", "learning_rate": 0.1}, "power of two"),
     ({"learning_rate": -1}, "learning_rate: a factor must be"),
     ({"learning_rate": "fast"}, "learning_rate: a factor is a number"),
     ({"learning_rate": 0}, "learning_rate must be greater than 0, got 0"),

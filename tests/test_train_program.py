@@ -260,7 +260,7 @@ def test_bad_arguments(arguments, parts, tmp_path):
         ({"rate": "fast"}, ["a factor is a number", "'fast'"]),
         ({"momentum": "1"}, ["momentum must be less than 1"]),
         ({"momentum": "0.9", "recipe": "niti8"}, ["'niti8' has no momentum role"]),
-        ({"rate": "0.1", "recipe": "niti8"}, ["power of two of at least 1"]),
+        ({"rate": "0.1", "recipe": "niti8"}, ["power of two"]),
         ({"schedule": "cosine"}, ["constant, step or linear", "'cosine'"]),
         ({"loss": "hinge"}, ["loss 'hinge' is unknown"]),
         ({"width": 0.0}, ["width", "above 0"]),

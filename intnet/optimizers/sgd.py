@@ -35,7 +35,7 @@ class SGD:
     ----------
     rate : Schedule, Factor, or what `Factor.of` takes
         Of the mean gradient. For normalized recipes: by how many units of its last place the most changed weight moves, a power
-        of two of at least 1 (NITI's gradient bits g are the rate ``2**g``).
+        of two (NITI's gradient bits g are the rate ``2**g``); below 1, as in WAGE's last epochs, by a unit now and then.
     momentum, decay : Factor, or what `Factor.of` takes
         Decay acts on weights, not on biases nor on the scales of batch normalization.
 
@@ -57,13 +57,19 @@ class SGD:
             raise InputError(f"recipe {recipe.name!r} has no momentum role; train without momentum, or give it one")
         if recipe.update == "normalized":
             rates = [self.schedule.rate, *(rate for _, rate in self.schedule.steps)]
-            if self.schedule.kind == "linear" or any(not rate.is_power_of_two or rate.shift > 0 for rate in rates):
+            if self.schedule.kind == "linear" or any(not rate.is_power_of_two for rate in rates):
                 raise InputError(
-                    f"recipe {recipe.name!r} has normalized updates: its rate is a power of two of at least 1, constant or in "
-                    f"steps, got {', '.join(map(str, rates))} ({self.schedule.kind}); '2^5' means gradients of 5 bits"
+                    f"recipe {recipe.name!r} has normalized updates: its rate is a power of two, constant or in steps, got "
+                    f"{', '.join(map(str, rates))} ({self.schedule.kind}); '2^5' means gradients of 5 bits"
                 )
-            if self.decay.mantissa:
-                raise InputError(f"recipe {recipe.name!r} has normalized updates, which have no weight decay")
+            random = recipe.gradient.rounding in (Rounding.STOCHASTIC, Rounding.PSEUDO_STOCHASTIC)
+            if not random and any(rate.shift > 0 for rate in rates):
+                raise InputError(
+                    f"recipe {recipe.name!r} has normalized updates of less than a unit, which rounding to "
+                    f"{recipe.gradient.rounding.value} loses, all of them; use a rate of at least 1, or stochastic rounding"
+                )
+            if self.decay.mantissa or self.momentum.mantissa:
+                raise InputError(f"recipe {recipe.name!r} has normalized updates, which have no momentum and no weight decay")
 
     def describe(self) -> dict[str, Any]:
         """Return what a result is saved with."""
@@ -143,7 +149,7 @@ class SGD:
         return True
 
     def _move_by_places(self, parameter: Parameter, rate: Factor, step: Step) -> None:
-        """NITI's update: the gradient, shifted until it has so many bits, is taken off the weights' mantissas."""
+        """NITI's update: the gradient, shifted until it has so many bits, is taken off the stored weights' mantissas."""
         assert parameter.gradient is not None
         quantizer, sums = parameter.quantizers["gradient"], parameter.gradient.mantissa
         role = quantizer.role
@@ -154,7 +160,7 @@ class SGD:
             random_bits=role.random_bits, seed=step.seed, stream=quantizer.stream, step=step.number,
             counters=quantizer.counters if step.training else None,
         )  # fmt: skip
-        weights, value = parameter.quantizers["weight"], parameter.value
+        weights, value = parameter.quantizers[parameter.stored_role], parameter.stored
         zero = np.zeros(1, np.int64)
         difference = kernels.linear_combination([(value.mantissa, 1, zero), (move, -1, zero)], 1)
         lost = weights.counters[kernels.COUNT_LOST]
@@ -167,7 +173,12 @@ class SGD:
             weights.count += sums.size
             quantizer.exponent = weights.exponent = int(value.exponent.max())
             weights.counters[kernels.COUNT_LOST] = lost + int(np.count_nonzero((move != 0) & (moved == value.mantissa)))
-        parameter.value = QTensor.trusted(moved, value.exponent, value.format)
+        tensor = QTensor.trusted(moved, value.exponent, value.format)
+        if parameter.master is None:
+            parameter.value = tensor
+        else:
+            parameter.master = tensor
+            parameter.value = parameter.quantizers["weight"](tensor, step)
 
 
 @dataclass

@@ -56,7 +56,7 @@ _DEFAULTS = {
     "fashion-mnist": _Defaults("mlp", 20, 64, Augmentation(padding=2)),
     **{name: _Defaults("vgg_small", 10, 128, Augmentation(), True) for name in ("cifar10", "cifar10-jpeg", "cifar100")},
 }
-_PLAIN_MODELS = ("mlp", "lenet5")  # no batch normalization: every number in fixed point, and no momentum
+_PLAIN_MODELS = ("mlp", "lenet5")  # shallow: fixed point carries them, and no momentum is needed
 _WIDTHS = {"vgg_small": 0.25}  # what two cores can train in minutes
 
 
@@ -131,7 +131,7 @@ class TrainingSpec:
             "recipe": recipe,
             "epochs": usual.epochs,
             "batch": usual.batch,
-            "rate": "2^4" if normalized else "2^-3" if plain else "2^-5",
+            "rate": "2^4" if normalized else "2^-3" if plain else "2^-7",
             "schedule": "constant" if normalized else "linear",
             "momentum": "0" if plain or normalized or recipe.momentum is None else "0.9",
             "width": _WIDTHS.get(model, 1),
