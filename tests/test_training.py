@@ -283,7 +283,7 @@ def test_what_cannot_be_trained_is_refused():
         (lambda: trainer_of(batch=2.5), r"^batch must be an integer of at least 1, got 2\.5$"),
         (lambda: trainer_of(count=0), r"^there are no samples to train on$"),
         (lambda: trainer_of(layers=[Flatten(), Dense(5)]), r"^the network has outputs of shape \(5,\) and the data 4 classes$"),
-        (lambda: trainer_of("niti8", rate="2^-3"), r"^recipe 'niti8' has normalized updates"),
+        (lambda: trainer_of("niti8", rate="0.3"), r"^recipe 'niti8' has normalized updates"),
         (lambda: trainer_of("niti8", rate="2^3", momentum=0.5), r"^recipe 'niti8' has no momentum role"),
     ):
         with pytest.raises(InputError, match=message):

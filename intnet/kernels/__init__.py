@@ -27,6 +27,7 @@ from intnet.kernels.activation import (
 )
 from intnet.kernels.combine import add_bias, alignment, linear_combination
 from intnet.kernels.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights, output_size
+from intnet.kernels.dense import RoundedProduct, multiply_transposed
 from intnet.kernels.edge import dequantize, exponents_of, quantize, quantize_nearest
 from intnet.kernels.images import draw_augmentation, gather, gather_augmented
 from intnet.kernels.loss import (
@@ -96,6 +97,7 @@ __all__ = [
     "Factors",
     "LinearMap",
     "Requantizer",
+    "RoundedProduct",
     "Target",
     "Update",
     "add_bias",
@@ -129,6 +131,7 @@ __all__ = [
     "max_pool_backward",
     "moments",
     "multiply",
+    "multiply_transposed",
     "new_counters",
     "new_counters_of_roles",
     "niti_gradient",

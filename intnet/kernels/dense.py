@@ -67,7 +67,7 @@ class RoundedProduct:
     >>> from intnet.arithmetic import TIES_EVEN
     >>> product = RoundedProduct(Requantizer(TIES_EVEN, SATURATE, 8), 32, True)
     >>> x, weights, bias = np.array([[3, 4]], np.int8), np.array([[10, 20], [50, -60]], np.int8), np.array([1, -2], np.int8)
-    >>> product(x, weights, 3, b_transposed=True, bias=bias, bias_shift=2)  # [[110 + 4, -90 - 8]] / 8
+    >>> product(x, weights, (3, 3), b_transposed=True, bias=bias, bias_shift=2)  # [[110 + 4, -90 - 8]] / 8
     Rounded(values=array([[ 14, -12]], dtype=int8), shift=3, left=0)
     """
 
@@ -75,18 +75,16 @@ class RoundedProduct:
         self.to, self.bits, self._block_bits = to, accumulator_bits, block_bits
         self._applies = _COMPILED and to.narrow and accumulator_bits <= 32
         self._accumulator = np.array(word_of(min(accumulator_bits, 32), True, SATURATE if saturates else WRAP), np.int64)
-        self._block = np.zeros(3, np.int64)
 
     def __call__(
         self,
         a: Integers,
         b: Integers,
-        shift: int,
+        shifts: tuple[int, int],
         *,
         b_transposed: bool = False,
         bias: Integers | None = None,
         bias_shift: int = 0,
-        shifts: tuple[int, int] = (0, 0),
         step: int = 0,
         counters: NDArray[np.int64] | None = None,
     ) -> Rounded | None:
@@ -96,14 +94,12 @@ class RoundedProduct:
         ----------
         a : (m, k) C-contiguous integers
         b : (k, n) C-contiguous integers, (n, k) if `b_transposed`
-        shift : int
-            Of a fixed-point format: the sums are divided by ``2**shift``.
+        shifts : (int, int)
+            The sums are divided by ``2**shift``: the least shift and the greatest, one and the same for a fixed-point format.
         bias : (n,) C-contiguous integers, optional
             Added to every row, times ``2**bias_shift``.
         bias_shift : int
             So small that the shifted bias is below ``2**62``.
-        shifts : (int, int)
-            The least and the greatest shift of a block format.
         step : int, 0..2**32 - 1
             Of the random bits.
         counters : (COUNTERS,) int64, optional
@@ -116,18 +112,16 @@ class RoundedProduct:
         """
         (m, terms), kind = a.shape, a.dtype.type
         n = b.shape[0] if b_transposed else b.shape[1]
-        if not (self._applies and bias_shift >= 0 and (self._block_bits or 0 <= shift <= simd_dense.SHIFT_MAX)):
+        if not (self._applies and bias_shift >= 0 and (self._block_bits or 0 <= shifts[0] <= simd_dense.SHIFT_MAX)):
             return None
         if not _is_small(a, b, m, n, terms) or (bias is not None and bias.dtype.type is not kind):
             return None
-        if self._block_bits:
-            self._block[:] = self._block_bits, *shifts
         out, sums = np.empty((m, n), self.to.storage), np.empty(m * n, np.int32)
         left, shift = simd_dense.multiply_requantize(
             a.reshape(-1), b.reshape(-1), b_transposed, m, n, terms, _limit(a, terms, self.bits),
             _scratch.words_of(simd_product.words_size(n, terms, a.itemsize)), _scratch.left[kind],
-            _NO_BIAS[kind] if bias is None else bias, bias_shift, self._accumulator, sums, sums.view(np.uint8), self._block,
-            shift, *self.to.constants(step), out.reshape(-1).view(np.uint8), out.itemsize,
+            _NO_BIAS[kind] if bias is None else bias, bias_shift, self._accumulator, sums, sums.view(np.uint8), self._block_bits,
+            *shifts, *self.to.constants(step), out.reshape(-1).view(np.uint8), out.itemsize,
             self.to.uncounted if counters is None else counters,
         )  # fmt: skip
         return None if left < 0 else Rounded(out, shift, left)

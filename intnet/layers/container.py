@@ -154,8 +154,8 @@ def add(a: QTensor, b: QTensor) -> QTensor:
     --------
     >>> one = QTensor(np.array([[3, 5]], np.int8), np.array([[-1]]), None)
     >>> two = QTensor(np.array([[1, -1]], np.int8), np.array([[1]]), None)
-    >>> add(one, two).mantissa
-    array([[7, 1]])
+    >>> add(one, two).mantissa.tolist()
+    [[7, 1]]
     """
     return combine([(1, a), (1, b)])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from intnet import kernels
 from intnet.errors import InputError
-from intnet.formats import Overflow, Rounding
+from intnet.formats import BlockFloat, Overflow, Rounding
 from intnet.kernels.convolution import Padding, Pair
 from intnet.layers._base import Build, Layer, Parameter, Seen, Shape, Step, aligned, magnitude_bits
 from intnet.tensor import QTensor
@@ -39,7 +39,9 @@ class Product(Layer):
         self.weight = self.parameter(build, "weight", shape, self.initial, fan_in, fan_out)
         has_bias = self.recipe.biases if self.wants_bias is None else self.wants_bias
         self.bias = self.parameter(build, "bias", shape[:1], "zeros", decays=False) if has_bias else None
+        self._fails = self.recipe.accumulator_overflow is Overflow.ERROR
         self._saturates = self.recipe.accumulator_overflow is Overflow.SATURATE
+        self._width: dict[str, Any] = {"accumulator_bits": self.recipe.accumulator_bits, "saturates": self._saturates}
         self._accumulator: dict[str, int] = {"left": 0, "count": 0}
 
     def stop_here(self) -> bool:
@@ -62,6 +64,19 @@ class Product(Layer):
 
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Multiply by the weights, add the biases, round."""
+        y = self._outputs(x, step)
+        if step.training:
+            self._x = x
+        return y
+
+    def backward(self, dy: QTensor, step: Step) -> QTensor:
+        """Leave the gradients with the parameters, and return that of the inputs (or `dy`, if it is not wanted)."""
+        if self._x is None:
+            raise InputError(f"layer {self.name!r}: backward needs a forward pass in training before it")
+        self._leave_gradients(self._x, dy, step)
+        return self._input_gradient(dy, step) if self.gives_input_gradient else dy
+
+    def _outputs(self, x: QTensor, step: Step) -> QTensor:
         weights = self.weight.value
         sums, left = self._forward(x.mantissa, weights.mantissa, **self._width)
         exponent = x.exponent
@@ -76,15 +91,9 @@ class Product(Layer):
         if self.bias is not None:
             left += self._add_bias(sums, exponent)
         self._left(left, sums.size, "forward", step)
-        if step.training:
-            self._x = x
         return self.bring(QTensor.trusted(sums, exponent), "activation", step)
 
-    def backward(self, dy: QTensor, step: Step) -> QTensor:
-        """Leave the gradients with the parameters, and return that of the inputs (or `dy`, if it is not wanted)."""
-        x = self._x
-        if x is None:
-            raise InputError(f"layer {self.name!r}: backward needs a forward pass in training before it")
+    def _leave_gradients(self, x: QTensor, dy: QTensor, step: Step) -> None:
         bits = self.recipe.alignment_bits
         by_sample = dy.exponent.size > 1 or x.exponent.size > 1
         meeting = aligned(dy, bits, x.exponent.reshape(-1)) if by_sample else dy
@@ -97,17 +106,13 @@ class Product(Layer):
             totals, left = kernels.sum_axes(errors.mantissa, 0, errors.mantissa.ndim - 1)
             self._left(left, totals.size, "gradient", step)
             self.bias.gradient = QTensor.trusted(totals, int(errors.exponent.flat[0]))
-        if not self.gives_input_gradient:
-            return dy
-        weights = aligned(self.weight.value, bits)
+
+    def _input_gradient(self, dy: QTensor, step: Step) -> QTensor:
+        weights = aligned(self.weight.value, self.recipe.alignment_bits)
         sums, left = self._backward_input(dy.mantissa, weights.mantissa, **self._width)
         self._left(left, sums.size, "backward", step)
         exponents = dy.exponent.reshape((-1,) + (1,) * (sums.ndim - 1)) + weights.exponent.flat[0]
         return self.bring(QTensor.trusted(sums, exponents), "error", step)
-
-    @property
-    def _width(self) -> dict[str, Any]:
-        return {"accumulator_bits": self.recipe.accumulator_bits, "saturates": self._saturates}
 
     def _add_bias(self, sums: Integers, exponent: NDArray[np.int64]) -> int:
         """Add the biases at the exponent of the sums; where that is greater than theirs, rounded to nearest, ties to even."""
@@ -140,7 +145,7 @@ class Product(Layer):
 
     def _left(self, left: int, count: int, where: str, step: Step) -> None:
         """Note, or refuse, sums that left the accumulator."""
-        if left and self.recipe.accumulator_overflow is Overflow.ERROR:
+        if left and self._fails:
             raise InputError(
                 f"{self.name}: {left} of {count} sums ({where}) leave the accumulator of {self.recipe.accumulator_bits} bits; "
                 "give it more bits, use shorter words, or let it saturate or wrap"
@@ -175,7 +180,66 @@ class Dense(Product):
         if len(shape) != 1:
             raise self.refuse(shape, "vectors; put Flatten before it")
         self._make(build, (self.outputs, shape[0]), shape[0], self.outputs)
+        self._products: dict[str, kernels.RoundedProduct] = {}
         return (self.outputs,)
+
+    def _outputs(self, x: QTensor, step: Step) -> QTensor:
+        y = self._at_once("activation", x, self.weight.value, "forward", step, self.bias, b_transposed=True)
+        return super()._outputs(x, step) if y is None else y
+
+    def _input_gradient(self, dy: QTensor, step: Step) -> QTensor:
+        dx = self._at_once("error", dy, self.weight.value, "backward", step)
+        return super()._input_gradient(dy, step) if dx is None else dx
+
+    def _leave_gradients(self, x: QTensor, dy: QTensor, step: Step) -> None:
+        made = None
+        if dy.exponent.size == x.exponent.size == 1:
+            bits, has_bias = self.recipe.accumulator_bits, self.bias is not None
+            made = kernels.multiply_transposed(dy.mantissa, x.mantissa, bits, has_bias)
+        if made is None:
+            super()._leave_gradients(x, dy, step)
+            return
+        sums, totals = made
+        self._left(0, sums.size + totals.size, "gradient", step)
+        exponent = dy.exponent.item()
+        self.weight.gradient = QTensor.trusted(sums, exponent + x.exponent.item())
+        if self.bias is not None:
+            self.bias.gradient = QTensor.trusted(totals, exponent)
+
+    def _at_once(
+        self,
+        role: str,
+        a: QTensor,
+        b: QTensor,
+        where: str,
+        step: Step,
+        bias: Parameter | None = None,
+        b_transposed: bool = False,
+    ) -> QTensor | None:
+        """Multiply and round in one call, where exponents are such that there is one; else return None."""
+        added = None if bias is None else bias.value
+        one = a.exponent.size == b.exponent.size == 1 and (added is None or added.exponent.size == 1)
+        quantizer = self.quantizers[role]
+        if not (one and step.training) or quantizer.by_row or quantizer.fails or self._fails:
+            return None
+        to, product = quantizer.prepared(step.seed), self._products.get(role)
+        if product is None or product.to is not to:
+            block_bits = quantizer.format.word_bits if isinstance(quantizer.format, BlockFloat) else 0
+            product = self._products[role] = kernels.RoundedProduct(to, **self._width, block_bits=block_bits)
+        exponent = a.exponent.item() + b.exponent.item()
+        bias_shift = 0 if added is None else added.exponent.item() - exponent
+        if added is not None and bias_shift > 62 - magnitude_bits(added):
+            return None
+        made = product(
+            a.mantissa, b.mantissa, quantizer.shifts(exponent), b_transposed=b_transposed,
+            bias=None if added is None else added.mantissa, bias_shift=bias_shift, step=step.number,
+            counters=quantizer.counters,
+        )  # fmt: skip
+        if made is None:
+            return None
+        self._left(made.left, made.values.size, where, step)
+        quantizer.note(made.values.size, exponent + made.shift)
+        return QTensor.trusted(made.values, exponent + made.shift, quantizer.format)
 
     def _forward(self, x: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:
         return kernels.multiply(x, weights, b_transposed=True, **options)

@@ -1,6 +1,7 @@
 """Integers with powers of two, and what was counted when they were made."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -100,7 +101,7 @@ class QTensor:
         """
         tensor = object.__new__(cls)
         if isinstance(exponent, int):
-            exponent = np.full((1,) * mantissa.ndim, exponent, np.int64)
+            exponent = _one_exponent(exponent, mantissa.ndim)
         tensor.__dict__.update(mantissa=mantissa, exponent=exponent, format=format)
         return tensor
 
@@ -125,6 +126,12 @@ class QTensor:
 
     def __repr__(self) -> str:
         return f"QTensor(shape={self.shape}, format={self.format or 'accumulator'})"
+
+
+@lru_cache(1024)
+def _one_exponent(exponent: int, axes: int) -> NDArray[np.int64]:
+    """Return an exponent for all of a tensor with so many axes; tensors share it, and nothing writes into exponents."""
+    return np.full((1,) * axes, exponent, np.int64)
 
 
 def as_integers(name: str, values: ArrayLike) -> Integers:

@@ -15,10 +15,10 @@ from intnet.kernels.simd.requantize import SHIFT_MAX, requantize
 
 @jit
 def multiply_requantize(
-    a, b, b_transposed, m, n, k, limit, words, packed, bias, bias_shift, accumulator, sums, sums_bytes, block, shift, role,
-    key_0, key_1, step, out, out_width, counters,
+    a, b, b_transposed, m, n, k, limit, words, packed, bias, bias_shift, accumulator, sums, sums_bytes, block_bits, least,
+    greatest, role, key_0, key_1, step, out, out_width, counters,
 ):  # fmt: skip
-    """Write ``(a b + bias * 2**bias_shift) / 2**shift``, in the word of a role, into `out`.
+    """Write ``(a b + bias * 2**bias_shift) / 2**shift``, rounded, in the word of a role, into `out`.
 
     Parameters
     ----------
@@ -30,10 +30,10 @@ def multiply_requantize(
     accumulator : (5,) int64
         The word of the sums, as in :func:`intnet.kernels.plain.combine.add_bias`.
     sums, sums_bytes : (m * n,) int32, and the same memory as uint8, written
-    block : (3,) int64
-        The word length of a block that is the whole product, its least and its greatest shift: then the shift is that of
-        :func:`intnet.kernels.plain.requantize.shifts_to_fit`. Or a word length of 0: it is `shift`.
-    shift, role, key_0, key_1, step, out, out_width, counters : as in :func:`intnet.kernels.simd.requantize.requantize`
+    block_bits, least, greatest : int64
+        The word length of a block that is the whole product, and the bounds of its shift, which is that of
+        :func:`intnet.kernels.plain.requantize.shifts_to_fit`. With a word length of 0, the shift is `least`.
+    role, key_0, key_1, step, out, out_width, counters : as in :func:`intnet.kernels.simd.requantize.requantize`
 
     Returns
     -------
@@ -43,7 +43,7 @@ def multiply_requantize(
     shift : int64
     """
     zero, size, one = np.int64(0), m * n, min(m, np.int64(1))
-    left, failed = zero, np.int64(-1)
+    left, failed, shift = zero, np.int64(-1), np.int64(least)
     if not multiply_proven(a, False, b, b_transposed, m, n, k, limit, words, packed, sums):
         return failed, shift
     if bias.size > 0:
@@ -53,11 +53,10 @@ def multiply_requantize(
         left = add_bias(
             sums, moved, accumulator[0] != 0, accumulator[1], accumulator[2], accumulator[3], accumulator[4], one
         )  # fmt: skip
-    if block[0] > 0:
-        least, greatest = extent(sums, sums[0], sums[0])
+    if block_bits > 0:
         bounds, found = np.empty((2, 1), np.int64), np.empty(1, np.int64)
-        bounds[0, 0], bounds[1, 0] = least, greatest
-        shifts_to_fit(bounds[0], bounds[1], block[0], block[1], block[2], found)
+        bounds[0, 0], bounds[1, 0] = extent(sums, sums[0], sums[0])
+        shifts_to_fit(bounds[0], bounds[1], block_bits, least, greatest, found)
         shift = found[0]
     if left < 0 or not 0 <= shift <= SHIFT_MAX:
         return failed, shift
