@@ -120,9 +120,10 @@ class Recipe:
         Width of the sums of products.
     accumulator_overflow : {"saturate", "wrap", "error"}
         What becomes of a sum that leaves the accumulator; counted in any case.
-    alignment_bits : int, 2..64
+    alignment_bits : int, 2..64, optional
         Where numbers with different exponents meet within a sum (blocks of rows or samples), they are brought to one exponent
         in words of up to this width: exactly if it holds them, else the smaller ones are rounded to nearest, ties to even.
+        By default 8 bits more than the longest word, or what the accumulator leaves; a longer one may fill the accumulator.
     update : {"sgd", "normalized"}
         "sgd": ``w - rate * v``, all exponents kept. "normalized": the exponent of a gradient is dropped, and its largest entry
         moves a weight (its master copy, if there is one) by about ``rate`` units of the last place (NITI: Wang et al. 2020,
@@ -158,7 +159,7 @@ class Recipe:
     master: Role | None = None
     accumulator_bits: int = 32
     accumulator_overflow: Overflow = Overflow.SATURATE
-    alignment_bits: int = 32
+    alignment_bits: int | None = None
     update: str = "sgd"
     biases: bool = True
     loss: str = "cross_entropy"
@@ -173,7 +174,8 @@ class Recipe:
                 raise InputError(f"recipe {self.name!r} needs a role {role!r}")
             object.__setattr__(self, role, None if value is None else _told(role, Role.parse, value))
         object.__setattr__(self, "accumulator_bits", integer("accumulator_bits", self.accumulator_bits, 2, 64))
-        object.__setattr__(self, "alignment_bits", integer("alignment_bits", self.alignment_bits, 2, 64))
+        if self.alignment_bits is not None:
+            object.__setattr__(self, "alignment_bits", integer("alignment_bits", self.alignment_bits, 2, 64))
         object.__setattr__(self, "accumulator_overflow", Overflow.parse(self.accumulator_overflow))
         if self.accumulator_overflow is Overflow.SATURATE_SYMMETRIC:
             raise InputError("accumulator_overflow is saturate, wrap or error, got saturate_symmetric")
@@ -186,6 +188,19 @@ class Recipe:
         self._check()
         for pattern, _ in self.overrides:
             self._changed(lambda one, pattern=pattern: one == pattern)._check(f" for layers {pattern!r}")
+
+    @property
+    def alignment(self) -> int:
+        """The alignment bits in force."""
+        longest = self._longest
+        if self.alignment_bits is not None:
+            return max(self.alignment_bits, longest)
+        return max(longest, min(longest + 8, self.accumulator_bits - longest + 1))
+
+    @property
+    def _longest(self) -> int:
+        """The longest word of a product's operands."""
+        return max(role.format.word_bits for role in (self.weight, self.activation, self.error))
 
     # Per layer
 
@@ -387,7 +402,6 @@ RECIPES: dict[str, Recipe] = {
             error="bfp-s8/sample stochastic",
             gradient="bfp-s8/row stochastic",
             momentum="bfp-s8/row stochastic",
-            alignment_bits=16,
         ),
         # 8-bit words wherever numbers are multiplied or passed on, and one 16-bit copy of the weights.
         _ready(

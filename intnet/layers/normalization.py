@@ -162,7 +162,7 @@ class BatchNorm(Layer):
         return QTensor.trusted(out, scales)
 
     def _aligned(self, x: QTensor) -> QTensor:
-        return aligned(x, max(self.recipe.alignment_bits, magnitude_bits(x) + 1))
+        return aligned(x, max(self.recipe.alignment, magnitude_bits(x) + 1))
 
     def _update_running(self, statistics: BatchStatistics) -> None:
         """Move the running statistics, and count what saturates."""

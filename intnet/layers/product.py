@@ -94,7 +94,7 @@ class Product(Layer):
         return self.bring(QTensor.trusted(sums, exponent), "activation", step)
 
     def _leave_gradients(self, x: QTensor, dy: QTensor, step: Step) -> None:
-        bits = self.recipe.alignment_bits
+        bits = self.recipe.alignment
         by_sample = dy.exponent.size > 1 or x.exponent.size > 1
         meeting = aligned(dy, bits, x.exponent.reshape(-1)) if by_sample else dy
         sums, left = self._backward_weights(x.mantissa, meeting.mantissa, **self._width)
@@ -108,7 +108,7 @@ class Product(Layer):
             self.bias.gradient = QTensor.trusted(totals, int(errors.exponent.flat[0]))
 
     def _input_gradient(self, dy: QTensor, step: Step) -> QTensor:
-        weights = aligned(self.weight.value, self.recipe.alignment_bits)
+        weights = aligned(self.weight.value, self.recipe.alignment)
         sums, left = self._backward_input(dy.mantissa, weights.mantissa, **self._width)
         self._left(left, sums.size, "backward", step)
         exponents = dy.exponent.reshape((-1,) + (1,) * (sums.ndim - 1)) + weights.exponent.flat[0]
