@@ -124,7 +124,9 @@ class Trainer:
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the order of the samples in an epoch: sorted by a random word each."""
         words = random_words(self.seed, ORDER_STREAM, epoch, count=len(self.train))
-        return np.argsort(words, kind="stable").astype(np.int64, copy=False)
+        keys = words.astype(np.uint64) << np.uint64(32) | np.arange(len(words), dtype=np.uint64)  # equal words keep their order
+        keys.sort()
+        return (keys & np.uint64(2**32 - 1)).astype(np.int64)
 
     def run(
         self, test: Batches | None = None, *, after: Callable[["Trainer"], None] | None = None,
@@ -248,7 +250,9 @@ class _Life:
         self.still = 0 if moved else self.still + self.steps
         self.begin()
         if self.silent >= enough:
-            return f"the network has died: all outputs were zero in the last {self.silent} steps; try a smaller rate or more bits"
+            return (
+                f"the network has died: all outputs were zero in the last {self.silent} steps; try a smaller rate, or more bits"
+            )
         if self.still >= enough:
             return (
                 f"the network has died: no weight has moved in the last {self.still} steps; its updates are lost to rounding: "

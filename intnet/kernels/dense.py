@@ -5,16 +5,18 @@ What comes back is that of :func:`intnet.kernels.multiply`, :func:`intnet.kernel
 the other. Where it cannot be done in one call, None comes back instead and nothing is counted: the caller makes those calls.
 """
 
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from intnet.kernels.product import _ALONE, _LEFT_TYPES, Integers, _scratch, largest_of_type
-from intnet.kernels.requantization import SATURATE, WRAP, Requantizer, word_of
+from intnet.kernels.product import _ALONE, _LEFT_TYPES, Integers, _scratch
+from intnet.kernels.requantization import SATURATE, WRAP, Requantizer, new_counters, word_of
 from intnet.kernels.simd import dense as simd_dense
 from intnet.kernels.simd import product as simd_product
+from intnet.kernels.simd import requantize as simd_requantize
 
 _COMPILED = not numba.config.DISABLE_JIT
 _NO_BIAS = {kind: np.empty(0, kind) for kind in _LEFT_TYPES}
@@ -31,22 +33,24 @@ class Rounded(NamedTuple):
     """How many sums lay outside the accumulator."""
 
 
-def _is_small(a: Integers, b: Integers, m: int, n: int, terms: int) -> bool:
-    """Tell whether operands are those of one call of `multiply_proven`."""
-    kind, products = a.dtype.type, m * n * terms
-    return (
-        _COMPILED
-        and kind is b.dtype.type
-        and kind in _LEFT_TYPES
-        and 0 < products <= _ALONE
-        and terms * a.itemsize <= simd_product.DEPTH
-    )
+class _Plan(NamedTuple):
+    """How a product of matrices of one type is done in one call."""
+
+    limit: int
+    """What its sums must be proven to be below; 0 where the type alone proves it."""
+    words: int
+    """How many words the packed right operand takes."""
 
 
-def _limit(a: Integers, terms: int, bits: int) -> int:
-    """Return the `limit` of `multiply_proven`: what sums must be below, or 0 where the type of the operands proves it."""
-    limit: int = 2 ** (bits - 1)
-    return limit if largest_of_type(a) ** 2 * terms >= limit else 0
+@lru_cache(1024)
+def _plan(kind: Any, m: int, n: int, terms: int, bits: int) -> _Plan | None:
+    """Return how to multiply (m, terms) by (terms, n) of a type, in an accumulator of so many bits; None if not in one call."""
+    size, limit = np.dtype(kind).itemsize, 2 ** (bits - 1)
+    if not (_COMPILED and bits <= 32 and kind in _LEFT_TYPES):
+        return None
+    if not 0 < m * n * terms <= _ALONE or terms * size > simd_product.DEPTH:
+        return None
+    return _Plan(limit if 4 ** (8 * size - 1) * terms >= limit else 0, simd_product.words_size(n, terms, size))
 
 
 class RoundedProduct:
@@ -73,7 +77,7 @@ class RoundedProduct:
 
     def __init__(self, to: Requantizer, accumulator_bits: int, saturates: bool, block_bits: int = 0) -> None:
         self.to, self.bits, self._block_bits = to, accumulator_bits, block_bits
-        self._applies = _COMPILED and to.narrow and accumulator_bits <= 32
+        self._constants, self._uncounted = (to._role, *to._keys), new_counters()
         self._accumulator = np.array(word_of(min(accumulator_bits, 32), True, SATURATE if saturates else WRAP), np.int64)
 
     def __call__(
@@ -110,19 +114,21 @@ class RoundedProduct:
         Rounded or None
             None if it cannot be done in one call.
         """
-        (m, terms), kind = a.shape, a.dtype.type
+        kind: Any = a.dtype.type
+        m, terms = a.shape
         n = b.shape[0] if b_transposed else b.shape[1]
-        if not (self._applies and bias_shift >= 0 and (self._block_bits or 0 <= shifts[0] <= simd_dense.SHIFT_MAX)):
-            return None
-        if not _is_small(a, b, m, n, terms) or (bias is not None and bias.dtype.type is not kind):
+        added = _NO_BIAS.get(kind) if bias is None else bias
+        one_type = added is not None and added.dtype.type is kind and b.dtype.type is kind
+        can_shift = bias_shift >= 0 and (self._block_bits > 0 or 0 <= shifts[0] <= simd_requantize.SHIFT_MAX)
+        plan = _plan(kind, m, n, terms, self.bits) if self.to.narrow and one_type and can_shift and not step >> 32 else None
+        if plan is None:
             return None
         out, sums = np.empty((m, n), self.to.storage), np.empty(m * n, np.int32)
         left, shift = simd_dense.multiply_requantize(
-            a.reshape(-1), b.reshape(-1), b_transposed, m, n, terms, _limit(a, terms, self.bits),
-            _scratch.words_of(simd_product.words_size(n, terms, a.itemsize)), _scratch.left[kind],
-            _NO_BIAS[kind] if bias is None else bias, bias_shift, self._accumulator, sums, sums.view(np.uint8), self._block_bits,
-            *shifts, *self.to.constants(step), out.reshape(-1).view(np.uint8), out.itemsize,
-            self.to.uncounted if counters is None else counters,
+            a.reshape(-1), b.reshape(-1), b_transposed, m, n, terms, plan.limit, _scratch.words_of(plan.words),
+            _scratch.left[kind], added, bias_shift, self._accumulator, sums, sums.view(np.uint8), self._block_bits,
+            *shifts, *self._constants, np.uint64(step), out.reshape(-1).view(np.uint8), out.itemsize,
+            self._uncounted if counters is None else counters,
         )  # fmt: skip
         return None if left < 0 else Rounded(out, shift, left)
 
@@ -153,12 +159,14 @@ def multiply_transposed(
     (array([[23],
            [34]], dtype=int32), array([4, 6]))
     """
+    kind: Any = a.dtype.type
     (terms, m), n = a.shape, b.shape[1]
-    if accumulator_bits > 32 or not _is_small(a, b, m, n, terms):
+    plan = _plan(kind, m, n, terms, accumulator_bits)
+    if plan is None or b.dtype.type is not kind:
         return None
     sums, totals = np.empty((m, n), np.int32), np.empty(m, np.int64) if sum_columns else _NO_TOTALS
     done = simd_dense.multiply_transposed(
-        a.reshape(-1), b.reshape(-1), m, n, terms, _limit(a, terms, accumulator_bits),
-        _scratch.words_of(simd_product.words_size(n, terms, a.itemsize)), _scratch.left[a.dtype.type], sums.reshape(-1), totals,
+        a.reshape(-1), b.reshape(-1), m, n, terms, plan.limit, _scratch.words_of(plan.words),
+        _scratch.left[kind], sums.reshape(-1), totals,
     )  # fmt: skip
     return (sums, totals) if done else None

@@ -190,7 +190,7 @@ class Requantizer:
         sequence = sequence_words(seed, stream, 0) if self._stochastic else NO_SEQUENCE
         self._keys = sequence[:2]
         self._role = np.array([0, rounding, *word, random_bits, int(sequence[2])], np.int64)
-        self.uncounted = new_counters()  # what is counted where nobody asks
+        self._uncounted = new_counters()
         self._options = (rounding, overflow, word_bits)
         self._signed, self._random_bits, self._seed, self._stream = signed, random_bits, seed, stream
         self.narrow = (
@@ -198,12 +198,6 @@ class Requantizer:
             and word_bits <= simd_requantize.WORD_BITS_MAX
             and not (self._stochastic and random_bits > simd_requantize.RANDOM_BITS_MAX)
         )
-
-    def constants(self, step: int) -> tuple[NDArray[np.int64], np.uint64, np.uint64, np.uint64]:
-        """Return the role, the keys and the step, as :mod:`intnet.kernels.simd.requantize` takes them."""
-        if step >> 32:
-            sequence_words(0, 0, step)  # tells that it is out of its range
-        return self._role, *self._keys, np.uint64(step)
 
     def __call__(
         self,
@@ -222,12 +216,14 @@ class Requantizer:
                 values, shift, *self._options, signed=self._signed, out=out, random_bits=self._random_bits, seed=self._seed,
                 stream=self._stream, step=step, first_index=first_index, counters=counters,
             )  # fmt: skip
-        constants = (shift, *self.constants(step), first_index)
+        if step >> 32:
+            sequence_words(0, 0, step)  # tells that it is out of its range
         if out is None:
             out = np.empty(values.shape, self.storage)
         size = values.size
         tensors = values.reshape(-1).view(np.uint8), values.itemsize, out.reshape(-1).view(np.uint8), out.itemsize
-        counted = self.uncounted if counters is None else counters
+        constants = (shift, self._role, *self._keys, np.uint64(step), first_index)
+        counted = self._uncounted if counters is None else counters
         if 0 < size < 2 * PIECE:
             simd_requantize.requantize(*tensors, 0, size, *constants, counted)
             return out

@@ -184,11 +184,12 @@ class Dense(Product):
         return (self.outputs,)
 
     def _outputs(self, x: QTensor, step: Step) -> QTensor:
-        y = self._at_once("activation", x, self.weight.value, "forward", step, self.bias, b_transposed=True)
+        added = None if self.bias is None else self.bias.value
+        y = self._at_once("activation", x, "forward", step, added, b_transposed=True)
         return super()._outputs(x, step) if y is None else y
 
     def _input_gradient(self, dy: QTensor, step: Step) -> QTensor:
-        dx = self._at_once("error", dy, self.weight.value, "backward", step)
+        dx = self._at_once("error", dy, "backward", step, None)
         return super()._input_gradient(dy, step) if dx is None else dx
 
     def _leave_gradients(self, x: QTensor, dy: QTensor, step: Step) -> None:
@@ -206,18 +207,9 @@ class Dense(Product):
         if self.bias is not None:
             self.bias.gradient = QTensor.trusted(totals, exponent)
 
-    def _at_once(
-        self,
-        role: str,
-        a: QTensor,
-        b: QTensor,
-        where: str,
-        step: Step,
-        bias: Parameter | None = None,
-        b_transposed: bool = False,
-    ) -> QTensor | None:
-        """Multiply and round in one call, where exponents are such that there is one; else return None."""
-        added = None if bias is None else bias.value
+    def _at_once(self, role: str, a: QTensor, where: str, step: Step, added: QTensor | None, **options: Any) -> QTensor | None:
+        """Multiply by the weights and round in one call; None if exponents differ, or something else is in the way."""
+        b = self.weight.value
         one = a.exponent.size == b.exponent.size == 1 and (added is None or added.exponent.size == 1)
         quantizer = self.quantizers[role]
         if not (one and step.training) or quantizer.by_row or quantizer.fails or self._fails:
@@ -231,9 +223,8 @@ class Dense(Product):
         if added is not None and bias_shift > 62 - magnitude_bits(added):
             return None
         made = product(
-            a.mantissa, b.mantissa, quantizer.shifts(exponent), b_transposed=b_transposed,
-            bias=None if added is None else added.mantissa, bias_shift=bias_shift, step=step.number,
-            counters=quantizer.counters,
+            a.mantissa, b.mantissa, quantizer.shifts(exponent), bias=None if added is None else added.mantissa,
+            bias_shift=bias_shift, step=step.number, counters=quantizer.counters, **options,
         )  # fmt: skip
         if made is None:
             return None

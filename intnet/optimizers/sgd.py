@@ -133,17 +133,15 @@ class SGD:
         """Do the update in one pass with the same bits, if everything is fixed point; tell whether it was done."""
         gradient = parameter.gradient
         assert gradient is not None
-        key = (rate, batch, self.momentum, self.decay, step.seed)
-        exponent = int(gradient.exponent.flat[0])
+        key = (rate, batch, self.momentum, self.decay, step.seed, gradient.exponent.item(0))
         prepared = parameter.prepared
-        if prepared is None or prepared.key != key or prepared.exponent != exponent or not prepared.fits(parameter):
+        if prepared is None or prepared.key != key or not prepared.fits(parameter):
             prepared = parameter.prepared = Prepared.of(self, parameter, key, *self._factors(parameter, rate, batch), step)
         if prepared.update is None or not step.training:
             return False
         prepared.update(gradient.mantissa, step.number, parameter.counters)
         for quantizer, place in prepared.quantizers:
-            quantizer.count += parameter.size
-            quantizer.exponent = place
+            quantizer.note(prepared.update.size, place)
         if parameter.master is not None:
             parameter.value = parameter.quantizers["weight"](parameter.master, step)
         return True
@@ -186,7 +184,6 @@ class Prepared:
     """An update in one pass, made once for many steps; None where it must be done piece by piece."""
 
     key: tuple[Any, ...]
-    exponent: int
     update: Any
     arrays: tuple[Any, ...]
     quantizers: list[tuple[Quantizer, int]]
@@ -205,7 +202,7 @@ class Prepared:
         exponent = int(parameter.gradient.exponent.flat[0])
         roles = ["gradient", *(["momentum"] if optimizer.momentum.mantissa else []), parameter.stored_role]
         quantizers = [parameter.quantizers[role] for role in roles]
-        none = cls(key, exponent, None, (), [])
+        none = cls(key, None, (), [])
         failing = any(one.role.overflow is Overflow.ERROR for one in quantizers)
         if failing or parameter.gradient.exponent.size > 1 or not all(isinstance(one.format, Fixed) for one in quantizers):
             return none
@@ -249,7 +246,7 @@ class Prepared:
             stored.mantissa, velocity, kernels.Factors(*whole), targets[0], targets[-1],
             targets[1] if mu.mantissa else None, step.seed,
         )  # fmt: skip
-        return cls(key, exponent, update, (stored.mantissa, velocity), list(zip(quantizers, at, strict=True)))
+        return cls(key, update, (stored.mantissa, velocity), list(zip(quantizers, at, strict=True)))
 
 
 def _lower(tensor: QTensor, shift: int) -> QTensor:

@@ -102,7 +102,8 @@ class QTensor:
         tensor = object.__new__(cls)
         if isinstance(exponent, int):
             exponent = _one_exponent(exponent, mantissa.ndim)
-        tensor.__dict__.update(mantissa=mantissa, exponent=exponent, format=format)
+        parts = tensor.__dict__  # frozen, but for those who make one
+        parts["mantissa"], parts["exponent"], parts["format"] = mantissa, exponent, format
         return tensor
 
     @property

@@ -104,6 +104,9 @@ for kind in (kernels.Target(3, 4, 1, 16), kernels.Target(3, 10, 1, 16), kernels.
 small = np.full((3, 5), 100, np.int16)
 kernels.multiply(small, small, b_transposed=True, accumulator_bits=32)
 kernels.multiply(np.full((2, 9), 30000), np.full((9, 2), 2), accumulator_bits=32)
+for kind in (np.int8, np.int16):
+    ones, product = np.ones((3, 3), kind), kernels.RoundedProduct(kernels.Requantizer(4, 1, 8), 32, True)
+    assert product(ones, ones, (0, 0), bias=np.ones(3, kind)) and kernels.multiply_transposed(ones, ones, 32)
 
 from intnet import Network, layers, models
 from intnet.optimizers import SGD

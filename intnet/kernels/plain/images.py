@@ -23,8 +23,13 @@ def gather(codes, rows, table, channels, out):
     out : (batch, features) of the type of `table`, written
     """
     pixels = codes.shape[1] // channels
+    taken = np.empty((out.shape[0], codes.shape[1]), np.uint8)  # first, so that many rows are on their way from memory at once
     for i in range(out.shape[0]):
-        source, target = codes[rows[i]], out[i]
+        source, row = codes[rows[i]], taken[i]
+        for f in range(np.uint64(row.shape[0])):
+            row[f] = source[f]
+    for i in range(out.shape[0]):
+        source, target = taken[i], out[i]
         if channels == 1:
             for f in range(np.uint64(target.shape[0])):
                 target[f] = table[np.uint64(source[f])]
