@@ -79,7 +79,7 @@ def parse() -> argparse.Namespace:
     add(
         "--schedule",
         metavar="S",
-        help="linear (falls to rate/epochs), constant, or step:EPOCH=RATE,... (default: linear; niti8: constant)",
+        help="linear (falls to rate/epochs), constant, or step:EPOCH=RATE,... from 0 (default: linear; niti8: constant)",
     )
     add("--loss", metavar="NAME", help="cross_entropy, niti_cross_entropy or squared_error (default: the recipe's)")
     add(

@@ -1,6 +1,9 @@
 """Inputs of a network: a data set's codes, and the integers each stands for. The one float step of training is here."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +62,13 @@ class Encoder:
     format: Fixed | BlockFloat
     shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        channels = self.shape[-1] if len(self.shape) == 3 else 1
+        if self.table.ndim != 2 or self.table.shape[0] not in (1, channels) or self.table.shape[1] != 256:
+            raise InputError(
+                f"samples of shape {self.shape} need a table of shape (1, 256) or (channels, 256), got {self.table.shape}"
+            )
+
     @classmethod
     def of(cls, data: Samples, recipe: Recipe, standardize: bool = False) -> "Encoder":
         """Return the encoder for a data set.
@@ -108,6 +118,8 @@ class Augmentation:
     def __post_init__(self) -> None:
         if isinstance(self.padding, bool) or not isinstance(self.padding, int) or not 0 <= self.padding <= 1024:
             raise InputError(f"padding must be an integer in 0..1024, got {self.padding!r}")
+        if not isinstance(self.flip, bool):
+            raise InputError(f"flip must be True or False, got {self.flip!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +136,8 @@ class Inputs:
     Raises
     ------
     InputError
-        If samples and labels differ in number, or a label is no class.
+        If codes are no bytes or not as many as the encoder's shape has, samples and labels differ in number, or a label is
+        no class.
     """
 
     codes: NDArray[np.uint8]
@@ -133,10 +146,17 @@ class Inputs:
     classes: int = field(default=0)
 
     def __post_init__(self) -> None:
-        if self.labels.shape != self.codes.shape[:1]:
-            raise InputError(f"{len(self.codes)} samples need as many labels, got labels of shape {self.labels.shape}")
-        if self.labels.size and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
-            raise InputError(f"labels must be in 0..{self.classes - 1}, got {self.labels.min()} to {self.labels.max()}")
+        codes, labels, features = np.asarray(self.codes), np.asarray(self.labels), prod(self.encoder.shape)
+        if codes.dtype != np.uint8 or codes.shape[1:] != (features,):
+            raise InputError(
+                f"codes must be uint8 of shape (n, {features}) for samples of shape {self.encoder.shape}, got {codes.dtype} "
+                f"of shape {codes.shape}; real numbers are quantized into ArrayInputs"
+            )
+        if labels.shape != codes.shape[:1]:
+            raise InputError(f"{len(codes)} samples need as many labels, got labels of shape {labels.shape}")
+        _check_labels(labels, self.classes)
+        object.__setattr__(self, "codes", np.ascontiguousarray(codes))
+        object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
 
     @classmethod
     def of(cls, data: Samples, encoder: Encoder) -> "Inputs":
@@ -149,6 +169,22 @@ class Inputs:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+        return self.encoder.shape
+
+    @property
+    def format(self) -> Fixed | BlockFloat:
+        """The encoder's format."""
+        return self.encoder.format
+
+    @cached_property
+    def checksum(self) -> str:
+        """A SHA-256 of the samples' integers and labels: of codes, table, exponent, and what they mean."""
+        kind = f"{self.encoder.format} {self.encoder.exponent} {self.shape} {self.classes}"
+        return _checksum(kind, self.codes, self.encoder.table, self.labels)
 
     def batch(self, rows: NDArray[np.int64], augmentation: Augmentation | None = None, seed: int = 0, step: int = 0) -> QTensor:
         """Return the samples of these rows, augmented if wanted, as integers."""
@@ -177,6 +213,18 @@ class Batches(Protocol):
     @property
     def classes(self) -> int:
         """How many classes there are."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+
+    @property
+    def format(self) -> Fixed | BlockFloat | None:
+        """The format of the samples' integers."""
+
+    @property
+    def checksum(self) -> str:
+        """A SHA-256 of all that decides the integers and the labels."""
 
     def __len__(self) -> int: ...
 
@@ -215,12 +263,27 @@ class ArrayInputs:
             )
         if self.values.exponent.size != 1:
             raise InputError(f"inputs have one exponent for all, got exponents of shape {self.values.exponent.shape}")
-        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
-            raise InputError(f"labels must be in 0..{self.classes - 1}, got {labels.min()} to {labels.max()}")
+        _check_labels(labels, self.classes)
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+        return self.values.shape[1:]
+
+    @property
+    def format(self) -> Fixed | BlockFloat | None:
+        """The values' format."""
+        return self.values.format
+
+    @cached_property
+    def checksum(self) -> str:
+        """A SHA-256 of the samples' integers, their exponent and format, and the labels."""
+        kind = f"{self.format} {self.values.exponent.item()} {self.shape} {self.classes}"
+        return _checksum(kind, self.values.mantissa, self.labels)
 
     def batch(
         self, rows: NDArray[np.int64], augmentation: Augmentation | None = None, seed: int = 0, step: int = 0
@@ -230,3 +293,18 @@ class ArrayInputs:
         if augmentation is not None:
             raise InputError("augmentation needs images in codes (Inputs), got an array of numbers")
         return QTensor.trusted(self.values.mantissa[rows], self.values.exponent, self.values.format)
+
+
+def _check_labels(labels: NDArray[Any], classes: int) -> None:
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"labels must be integers, got {labels.dtype}")
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(f"labels must be in 0..{classes - 1}, got {labels.min()} to {labels.max()}")
+
+
+def _checksum(kind: str, *arrays: NDArray[Any]) -> str:
+    digest = sha256(kind.encode())
+    for array in arrays:
+        digest.update(f"\0{array.dtype.str[1:]} {array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).data)
+    return digest.hexdigest()

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from intnet.errors import InputError
 from intnet.layers import (
     BatchNorm,
@@ -37,6 +39,10 @@ def mlp(classes: int = 10, width: float = 1, *, hidden: Sequence[int] = (100, 50
         By default as the recipe says.
     """
     units = _checked(classes, width)
+    if isinstance(hidden, str) or any(
+        isinstance(one, bool) or not isinstance(one, (int, np.integer)) or one < 1 for one in hidden
+    ):
+        raise InputError(f"hidden layers are integers of at least 1, got {hidden!r}")
     layers: list[Layer] = [Flatten()]
     for count in hidden:
         layers += [Dense(units(count), bias=bias), ReLU()]
@@ -153,6 +159,8 @@ def preresnet164(classes: int = 10, width: float = 1, *, depth: int = 164) -> Se
     As released, the projection of a stage's first block stands on the block's input and has no normalization.
     """
     units = _checked(classes, width)
+    if isinstance(depth, bool) or not isinstance(depth, (int, np.integer)):
+        raise InputError(f"depth must be an integer, got {depth!r}")
     bottleneck = depth >= 56
     layers_a_block, growth = (9, 4) if bottleneck else (6, 1)
     if (depth - 2) % layers_a_block or depth < 8:
@@ -214,8 +222,8 @@ def make_model(name: str, classes: int = 10, width: float = 1, **options: Any) -
 
 
 def _checked(classes: Any, width: Any) -> Callable[[int], int]:
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
+    if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 2:
         raise InputError(f"a model needs at least 2 classes, got {classes!r}")
-    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= 64:
+    if isinstance(width, bool) or not isinstance(width, (int, float, np.number)) or not 0 < width <= 64:
         raise InputError(f"width is a factor above 0 and up to 64, got {width!r}")
     return lambda count: max(1, round(count * width))

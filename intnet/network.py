@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intnet.errors import InputError
+from intnet.errors import InputError, InputTypeError
 from intnet.layers import Build, Layer, Parameter, Quantizer, Seen, Sequential, Step
 from intnet.layers.product import Product
 from intnet.losses import Loss, make_loss
@@ -63,6 +63,7 @@ class Network:
             raise InputError("a layer stands in this network twice; make two, as each keeps weights and arguments of its own")
         if any(layer.name for layer in every):
             raise InputError("these layers were built for another network, or for one that was refused; make new ones")
+        self._awaited: tuple[int, ...] | None = None  # the shape of errors: that of the last outputs in training
         build = Build(self.recipe, self.seed)
         self.output_shape = self.layers.build(self.shape, build)
         self.layers.stop_here()
@@ -93,13 +94,49 @@ class Network:
         return sum(one.size for one in self.parameters)
 
     def forward(self, x: QTensor, step: Step | None = None) -> QTensor:
-        """Return the outputs for a batch: (n, *shape) to (n, *output_shape)."""
+        """Return the outputs for a batch: (n, *shape) to (n, *output_shape).
+
+        Raises
+        ------
+        InputError
+            If the samples have another shape, or numbers leave a word where the recipe says that this is an error.
+        """
+        if not isinstance(x, QTensor):
+            raise InputTypeError(f"a network takes a QTensor (see intnet.quantize), got {type(x).__name__}")
         if x.mantissa.shape[1:] != self.shape:
             raise InputError(f"the network takes samples of shape {self.shape}, got {x.mantissa.shape[1:]}")
-        return self.layers.forward(x, step or Step(seed=self.seed))
+        if step is None:
+            step = Step(seed=self.seed)
+        if not step.training:
+            return self.layers.forward(x, step)
+        self._awaited = None  # a pass that fails leaves layers that do not belong together
+        y = self.layers.forward(x, step)
+        self._awaited = y.mantissa.shape
+        return y
 
     def backward(self, dy: QTensor, step: Step) -> None:
-        """Leave with every parameter its gradient."""
+        """Leave with every parameter its gradient.
+
+        Parameters
+        ----------
+        dy : (n, *output_shape) QTensor
+            The gradient of the outputs of the last forward pass in training; evaluations in between do not matter.
+        step : Step
+            That of the forward pass.
+
+        Raises
+        ------
+        InputError
+            If there was no such pass, or `dy` has not the shape of its outputs.
+        """
+        if not isinstance(dy, QTensor):
+            raise InputTypeError(f"a backward pass takes a QTensor, got {type(dy).__name__}")
+        if dy.mantissa.shape != self._awaited:
+            if self._awaited is None:
+                raise InputError("a backward pass needs a forward pass in training (step.training) before it")
+            raise InputError(
+                f"the last forward pass in training had outputs of shape {self._awaited}, got errors of shape {dy.shape}"
+            )
         self.layers.backward(dy, step)
 
     # Telemetry
@@ -157,6 +194,10 @@ class Network:
             layer.load_state(arrays)
         for parameter in self.parameters:
             parameter.load_state(arrays)
+
+    def describe(self) -> list[str]:
+        """Return every layer's name and settings, in the order they run: ``"dense1 Dense(outputs=10, ...)"``."""
+        return [f"{layer.name} {layer.describe()}" for layer in self.layers.walk() if layer.name]
 
     def digest(self) -> str:
         """Return a SHA-256 of everything that training changes: equal if and only if all bits are."""

@@ -82,10 +82,15 @@ class Role:
         found: dict[str, Any] = {}
         overflows = {mode.value for mode in Overflow}
         for word in rest:
-            if word.startswith("random:") and word[7:].isdigit():
-                found["random_bits"] = int(word[7:])
-            else:
-                found["overflow" if word in overflows or word.partition(":")[2] in overflows else "rounding"] = word
+            what: str = "rounding"
+            value: Any = word
+            if word.startswith("random:") and word[7:].isdecimal():
+                what, value = "random_bits", int(word[7:9] if len(word) < 10 else 99)
+            elif word in overflows or word.partition(":")[2] in overflows:
+                what = "overflow"
+            if what in found:
+                raise InputError(f"a role has one {what.replace('_', ' ')}, got {found[what]} and {value} in {text!r}")
+            found[what] = value
         return cls(parse_format(head), **found)
 
     def __str__(self) -> str:
@@ -177,8 +182,7 @@ class Recipe:
         if self.alignment_bits is not None:
             object.__setattr__(self, "alignment_bits", integer("alignment_bits", self.alignment_bits, 2, 64))
         object.__setattr__(self, "accumulator_overflow", Overflow.parse(self.accumulator_overflow))
-        if self.accumulator_overflow is Overflow.SATURATE_SYMMETRIC:
-            raise InputError("accumulator_overflow is saturate, wrap or error, got saturate_symmetric")
+        _check_accumulator(self.accumulator_overflow)
         for name, choices in (("update", UPDATES), ("loss", LOSSES)):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -245,8 +249,13 @@ class Recipe:
                     f"recipe {first!r}: {what} takes {product} bits and the accumulator has {self.accumulator_bits}; "
                     f"give it at least {product} (accumulator_bits), or shorter words"
                 )
-        for role, why in (("activation", "inputs reach 1"), ("error", "the errors of a wrong output reach 1")):
-            form = getattr(self, role).format
+        for role, why in (
+            ("activation", "inputs reach 1"),
+            ("error", "the errors of a wrong output reach 1"),
+            ("gradient", "the gradients of a batch are sums of errors"),
+            ("momentum", "the gradients of a batch are sums of errors"),
+        ):
+            form = None if getattr(self, role) is None else getattr(self, role).format
             if isinstance(form, Fixed) and form.fraction_bits > form.word_bits - 1:
                 raise InputError(
                     f"recipe {first!r}: {role} {form} stays below {float(form.maximum_value):.3g} and {why}; "
@@ -264,6 +273,11 @@ class Recipe:
             raise InputError(
                 f"recipe {first!r}: the master copy has {self.master.format.word_bits} bits and the weight "
                 f"{self.weight.format.word_bits}; leave it out or make it wider"
+            )
+        finer, coarser = self.weight.format, None if self.master is None else self.master.format
+        if isinstance(finer, Fixed) and isinstance(coarser, Fixed) and coarser.fraction_bits < finer.fraction_bits:
+            raise InputError(
+                f"recipe {first!r}: the master copy {coarser} has fewer fraction bits than the weight {finer}; give it more"
             )
 
     # In files
@@ -318,11 +332,17 @@ class Recipe:
         if path.suffix != ".json":
             raise InputError(f"recipe {str(source)!r} is unknown; choose one of {', '.join(RECIPES)}, or name a .json file")
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            entries = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"recipe {str(path)!r} cannot be read: {error.strerror}") from None
-        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
             raise InputError(f"recipe {str(path)!r} is not JSON: {error}") from None
+        if isinstance(entries, dict) and "recipe" in entries and "weight" not in entries:  # config.json of a run
+            entries = entries["recipe"]
+        try:
+            return cls.from_dict(entries)
+        except InputError as error:
+            raise type(error)(f"recipe {str(path)!r}: {error}") from None
 
     def describe(self) -> Iterator[str]:
         """Yield one line a choice, for people."""
@@ -336,6 +356,11 @@ def _told(role: str, parse: Any, value: Any) -> Any:
         return parse(value)
     except InputError as error:
         raise type(error)(f"{role}: {error}") from None
+
+
+def _check_accumulator(overflow: Overflow) -> None:
+    if overflow is Overflow.SATURATE_SYMMETRIC:
+        raise InputError("accumulator_overflow is saturate, wrap or error, got saturate_symmetric")
 
 
 def _plain(value: Any) -> Any:
@@ -358,6 +383,7 @@ def _as_override(pattern: Any, changes: Any) -> tuple[str, tuple[tuple[str, Any]
             value = None if value is None and key in _OPTIONAL else _told(key, Role.parse, value)
         elif key == "accumulator_overflow":
             value = Overflow.parse(value)
+            _check_accumulator(value)
         elif key == "biases":
             if not isinstance(value, bool):
                 raise InputError(f"layers {pattern!r}: biases must be True or False, got {value!r}")

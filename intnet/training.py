@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from intnet import kernels
 from intnet.errors import InputError
+from intnet.formats import BlockFloat
 from intnet.inputs import Augmentation, Batches
 from intnet.layers import Step
 from intnet.network import Network
@@ -101,11 +102,14 @@ class Trainer:
         for name, value in (("epochs", epochs), ("batch", batch)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64):
+            raise InputError(f"seed must be an integer in 0..2**64 - 1, got {seed!r}")
+        if augmentation is not None and not isinstance(augmentation, Augmentation):
+            raise InputError(f"augmentation must be an Augmentation or None, got {augmentation!r}")
         if not len(train):
             raise InputError("there are no samples to train on")
-        if network.output_shape != (train.classes,):
-            raise InputError(f"the network has outputs of shape {network.output_shape} and the data {train.classes} classes")
-        optimizer.check(network.recipe)
+        _check_inputs(network, train)
+        optimizer.check(network.recipe, int(epochs), int(min(batch, len(train))))
         self.network, self.optimizer, self.train = network, optimizer, train
         self.epochs, self.batch = int(epochs), int(min(batch, len(train)))
         self.seed = network.seed if seed is None else int(seed)
@@ -189,7 +193,7 @@ class Trainer:
     def step(self, rows: NDArray[np.int64], rate: Any, step: Step) -> QTensor:
         """Train on the samples of these rows, and return what the network made of them before."""
         x = self.train.batch(rows, self.augmentation, step.seed, step.number)
-        outputs = self.network.layers.forward(x, step)
+        outputs = self.network.forward(x, step)
         self.network.backward(self.network.loss.gradient(outputs, self.train.labels[rows], step), step)
         for parameter in self.network.parameters:
             self.optimizer.update(parameter, rate, self.batch, step)
@@ -212,11 +216,30 @@ class Trainer:
         }
 
     def load_progress(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.epoch, self.died = int(state["epoch"]), state["died"]
-        self._silent, self._still = (int(steps) for steps in state["quiet"])
-        self.history = [Epoch(**row) for row in state["history"]]
-        self.readings = [Reading(*row) for row in state["readings"]]
+        """Go on from there.
+
+        Raises
+        ------
+        InputError
+            If it is not what :meth:`progress_state` gives; then the trainer is unchanged.
+        """
+        self.epoch, self.died, (self._silent, self._still), self.history, self.readings = read_progress(state)
+        if self.epoch < self.epochs and max(self._silent, self._still) < WATCH_STEPS:
+            self.died = None  # it was judged because its training was short, and now it is longer
+
+
+def read_progress(state: Any) -> tuple[int, str | None, tuple[int, int], list[Epoch], list[Reading]]:
+    """Return the parts of what :meth:`Trainer.progress_state` gave: epoch, died, quiet, history, readings."""
+    try:
+        silent, still = (int(steps) for steps in state["quiet"])
+        history = [Epoch(**row) for row in state["history"]]
+        readings = [Reading(*row) for row in state["readings"]]
+        epoch, died = state["epoch"], state["died"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"this does not say where a training is ({type(error).__name__}: {error})") from None
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0 or not (died is None or isinstance(died, str)):
+        raise InputError(f"this does not say where a training is (epoch {epoch!r}, died {died!r})")
+    return epoch, died, (silent, still), history, readings
 
 
 class _Life:
@@ -275,9 +298,17 @@ def evaluate(network: Network, inputs: Batches, *, batch: int | None = None) -> 
     Returns
     -------
     Evaluation
+
+    Raises
+    ------
+    InputError
+        If there are no samples, or they do not fit the network.
     """
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1):
+        raise InputError(f"batch must be an integer of at least 1 or None, got {batch!r}")
     if not len(inputs):
         raise InputError("there are no samples to evaluate")
+    _check_inputs(network, inputs)
     step = Step(seed=network.seed)
     size = int(np.prod(network.shape))
     many = batch or max(16, min(1024, _EVALUATION_VALUES // (8 * size)))
@@ -285,7 +316,25 @@ def evaluate(network: Network, inputs: Batches, *, batch: int | None = None) -> 
     loss = 0.0
     for first in range(0, len(inputs), many):
         rows = np.arange(first, min(first + many, len(inputs)), dtype=np.int64)
-        outputs = network.layers.forward(inputs.batch(rows), step)
+        outputs = network.forward(inputs.batch(rows), step)
         predictions[rows] = kernels.argmax_rows(outputs.mantissa)
         loss += network.loss.value(dequantize(outputs), inputs.labels[rows])
     return Evaluation(float(np.mean(predictions == inputs.labels)), loss / max(1, len(inputs)), predictions)
+
+
+def _check_inputs(network: Network, inputs: Batches) -> None:
+    """Refuse samples that the network was not built for: kernels trust shapes, and sums were sized for the recipe's words."""
+    if inputs.shape != network.shape:
+        raise InputError(f"the network takes samples of shape {network.shape}, got samples of shape {inputs.shape}")
+    if network.output_shape != (inputs.classes,):
+        raise InputError(f"the network has outputs of shape {network.output_shape} and the data {inputs.classes} classes")
+    wanted, given = network.recipe.activation.format, inputs.format
+    if isinstance(wanted, BlockFloat):  # the exponent is the samples' own: a word of that length with any point will do
+        fits = given is not None and given.signed and given.word_bits == wanted.word_bits
+    else:
+        fits = given == wanted
+    if not fits:
+        raise InputError(
+            f"the activations of recipe {network.recipe.name!r} are {wanted}, got samples in {given or 'no format'}; encode them "
+            "for this recipe"
+        )

@@ -277,3 +277,34 @@ def test_schedules():
     assert SGD(step, "0.9", "2^-10").describe() == {
         "optimizer": "sgd", "rate": "2^-1", "schedule": "step:2=2^-2,4=2^-3", "momentum": "0.899994", "decay": "2^-10",
     }  # fmt: skip
+
+
+# What cannot be a factor or a schedule ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", ["1e99999999", "-1", "2^9999999999999", "1e-99999999", "nan", "inf", "x", True, None, "1/0", b"1"]
+)
+def test_factors_are_refused_in_one_line(value):
+    with pytest.raises(InputError) as caught:
+        Factor.of(value)
+    assert "\n" not in str(caught.value)
+
+
+def test_factors_of_numpy_numbers():
+    assert Factor.of(np.int64(1)) == Factor.of(np.float32(1)) == Factor.of(np.float64(1)) == Factor.of("1") == Factor(1, 0)
+
+
+@pytest.mark.parametrize("steps", [((1, "2^-4"), (1, "2^-5")), {"a": "1"}, {-1: "1"}, {1.7: "1"}, 5, {True: "1"}])
+def test_schedules_are_refused_in_one_line(steps):
+    with pytest.raises(InputError) as caught:
+        Schedule("2^-3", "step", steps)
+    assert "\n" not in str(caught.value)
+
+
+def test_rates_that_cannot_be_written_are_refused_before_training():
+    SGD(Schedule("2^-42", "linear")).check(RECIPES["fixed16"], 20, 1)
+    with pytest.raises(InputError, match=r"^rate 2\^-42 \(linear\) divided by a batch of 64 leaves .* in epoch 2 of 20"):
+        SGD(Schedule("2^-42", "linear")).check(RECIPES["fixed16"], 20, 2**6)
+    with pytest.raises(InputError, match="above 0"):
+        SGD(0)

@@ -1,6 +1,7 @@
 """Recipes and roles: what they say, what they refuse, and what their files hold."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -176,3 +177,36 @@ def test_unknown_names_and_missing_files(tmp_path):
         Recipe.load("fixed17")
     with pytest.raises(InputError, match=r"none\.json' cannot be read: No such file"):
         Recipe.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gradient": "fxp-s16/40"}, "gradient fxp-s16/40 stays below"),
+        ({"momentum": "fxp-s16/40"}, "momentum fxp-s16/40 stays below"),
+        ({"master": "fxp-s24/2"}, "master copy fxp-s24/2 has fewer fraction bits"),
+        ({"weight": "fxp-s16/12 stochastic ties_even"}, "one rounding, got stochastic and ties_even"),
+        ({"weight": "fxp-s16/12 wrap saturate"}, "one overflow, got wrap and saturate"),
+        ({"weight": "fxp-s16/12 random:\u00b2"}, "random"),
+        ({"overrides": (("dense1", (("accumulator_overflow", "saturate_symmetric"),)),)}, "saturate, wrap or error"),
+    ],
+)
+def test_more_that_cannot_work(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(RECIPES["fixed16"], **changes)
+
+
+def test_other_files_that_hold_no_recipe(tmp_path):
+    path = tmp_path / "mine.json"
+    for text, message in (
+        ("{}", "lacks name, weight"),
+        ("[" * 200_000, "is not JSON"),
+        ("[1]", "a table"),
+        ("{", "is not JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message) as caught:
+            Recipe.load(path)
+        assert "\n" not in str(caught.value)
+    path.write_text(json.dumps({"recipe": RECIPES["int8"].to_dict()}))  # the config.json of a run
+    assert Recipe.load(path) == RECIPES["int8"]

@@ -104,18 +104,23 @@ class Parameter:
             self.value = self.quantizers["weight"](start, Step(seed=build.seed))
 
     def _start(self, initial: NDArray[np.float64], role: Role, scale: float) -> QTensor:
-        """Quantize the initial values to nearest; a few at the tails of a normal draw may saturate, more are refused."""
+        """Quantize the initial values to nearest, saturating; refuse a format that ends below their deviation."""
         form = role.format
         if isinstance(form, BlockFloat) and not initial.any():  # no exponent can be read from zeros
             exponent = np.full(form.exponent_shape(initial.shape), form.exponent(scale), np.int64)
             return QTensor.trusted(np.zeros(initial.shape, form.storage), exponent, form)
         start = quantize(initial, form, "ties_even", "saturate")
         if not isinstance(form, BlockFloat):
-            top = float(form.maximum_value)
-            if (np.abs(initial) > top + form.resolution).mean() > 0.01:
+            top, deviation = float(form.maximum_value), float(np.sqrt(np.mean(initial**2)))
+            if deviation > top + form.resolution:
                 raise InputError(
-                    f"{self.name}: initial values reach {np.abs(initial).max():.3g} and {form} ends at {top:.3g}; use fewer "
+                    f"{self.name}: initial values deviate by {deviation:.3g} and {form} ends at {top:.3g}; use fewer "
                     "fraction bits or a longer word for its weights"
+                )
+            if initial.any() and not start.mantissa.any():
+                raise InputError(
+                    f"{self.name}: initial values deviate by {deviation:.3g}, all of them zero in {form}; use more fraction "
+                    "bits for its weights"
                 )
         return start
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Self
 
@@ -58,14 +59,7 @@ class Factor:
         """
         if isinstance(value, cls):
             return value
-        try:
-            if isinstance(value, str):
-                match = _POWER.fullmatch(value.strip())
-                number = Fraction(2) ** int(match[1]) if match and abs(int(match[1])) < 1000 else Fraction(value.strip())
-            else:
-                number = Fraction(value)
-        except (ValueError, TypeError, ZeroDivisionError, OverflowError):
-            raise InputError(f"a factor is a number such as 0.9, '2^-9' or '3/128', got {value!r}") from None
+        number = _as_fraction(value)
         if number == 0:
             return cls(0, 0)
         if not 0 < number < 2**62 or number < Fraction(1, 2**48):
@@ -99,6 +93,28 @@ class Factor:
         return f"2^{-self.shift}" if self.mantissa == 1 else f"{float(self):.6g}"
 
 
+def _as_fraction(value: Any) -> Fraction:
+    """Return a number exactly, or refuse it; one far beyond any factor as 2**100 or 2**-100 in magnitude."""
+    refusal = InputError(f"a factor is a number such as 0.9, '2^-9' or '3/128', got {str(value)[:40]!r}")
+    if isinstance(value, (np.integer, np.floating)):
+        value = value.item()
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, Fraction, Decimal, str)):
+        raise refusal
+    try:
+        if isinstance(value, str):
+            text = value.strip()
+            if match := _POWER.fullmatch(text):
+                return Fraction(2) ** min(max(int(match[1][:9]), -100), 100)
+            if "/" in text:
+                return Fraction(text[:100])
+            value = Decimal(text[:100])  # a number of any size, not yet written out
+        if isinstance(value, Decimal) and value.is_finite() and value and abs(value.adjusted()) > 50:
+            return Fraction(2) ** (100 if value.adjusted() > 0 else -100) * (-1 if value < 0 else 1)
+        return Fraction(value)
+    except (ValueError, ArithmeticError):
+        raise refusal from None
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The rate of every epoch.
@@ -130,7 +146,16 @@ class Schedule:
         if self.kind not in ("constant", "step", "linear"):
             raise InputError(f"a schedule is constant, step or linear, got {self.kind!r}")
         steps = self.steps.items() if isinstance(self.steps, Mapping) else self.steps
-        parsed = sorted((int(epoch), Factor.of(rate)) for epoch, rate in steps)
+        try:
+            pairs = [(epoch, Factor.of(rate)) for epoch, rate in steps]
+        except TypeError:
+            raise InputError(f"the steps of a schedule map epochs to rates, got {self.steps!r}") from None
+        for epoch, _ in pairs:
+            if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
+                raise InputError(f"the epochs of a step schedule are integers from 0 on, got {epoch!r}")
+        parsed = sorted(((int(epoch), rate) for epoch, rate in pairs), key=lambda pair: pair[0])
+        if len({epoch for epoch, _ in parsed}) < len(parsed):
+            raise InputError(f"a step schedule names each epoch once, got {', '.join(str(epoch) for epoch, _ in parsed)}")
         if parsed and self.kind != "step":
             raise InputError(f"steps belong to a step schedule, got {self.kind!r}")
         object.__setattr__(self, "steps", tuple(parsed))
@@ -150,7 +175,7 @@ class Schedule:
         steps = []
         for entry in rest.split(","):
             epoch, equals, value = entry.partition("=")
-            if not equals or not epoch.strip().isdigit():
+            if not equals or not epoch.strip().isdecimal() or len(epoch) > 9:
                 raise InputError(f"a step schedule is written as 'step:100=2^-4,150=2^-5', got {text!r}")
             steps.append((int(epoch), Factor.of(value)))
         return cls(rate, "step", tuple(steps))

@@ -48,11 +48,23 @@ class SGD:
     def __init__(self, rate: Any, momentum: Any = 0, decay: Any = 0) -> None:
         self.schedule = rate if isinstance(rate, Schedule) else Schedule(Factor.of(rate))
         self.momentum, self.decay = Factor.of(momentum), Factor.of(decay)
+        if not self.schedule.rate.mantissa:
+            raise InputError("a rate must be above 0, got 0")
         if self.momentum.exact >= 1:
             raise InputError(f"momentum must be less than 1, got {float(self.momentum)}")
 
-    def check(self, recipe: Recipe) -> None:
-        """Refuse what a recipe has no role for, before training."""
+    def check(self, recipe: Recipe, epochs: int = 1, batch: int = 1) -> None:
+        """Refuse what a recipe has no role for, and rates that cannot be written in some epoch, before training."""
+        if recipe.update == "sgd":
+            for epoch in range(epochs) if self.schedule.kind == "linear" else (0, *(epoch for epoch, _ in self.schedule.steps)):
+                try:
+                    self.schedule.at(epoch, epochs).times(Fraction(1, batch))
+                    self.decay.times(batch)
+                except InputError:
+                    raise InputError(
+                        f"rate {self.schedule.rate} ({self.schedule.kind}) divided by a batch of {batch} leaves 2^-48..2^62 in "
+                        f"epoch {epoch + 1} of {epochs}, or decay times it; use another rate"
+                    ) from None
         if self.momentum.mantissa and recipe.momentum is None:
             raise InputError(f"recipe {recipe.name!r} has no momentum role; train without momentum, or give it one")
         if recipe.update == "normalized":

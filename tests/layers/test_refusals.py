@@ -82,7 +82,7 @@ CASES = {
     ),
     "initial weights": (
         network(Dense(3), shape=(2,), recipe=FIXED.override("dense1", weight="fxp-s16/16")),
-        r"dense1\.weight: initial values reach 1\.\d+ and fxp-s16/16 ends at 0\.5; use fewer fraction bits or a longer word",
+        r"dense1\.weight: initial values deviate by 1\.\d+ and fxp-s16/16 ends at 0\.5; use fewer fraction bits",
     ),
     "scheme": (
         network(Flatten(), Dense(3, initial="best")),
