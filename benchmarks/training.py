@@ -72,16 +72,21 @@ def share_in_kernels(run: Callable[[], None]) -> float:
 
         return wrapper
 
+    prepared = {kind: kind.__call__ for kind in (kernels.Requantizer, kernels.RoundedProduct, kernels.Update)}
     try:
         for name, function in originals.items():
             if not isinstance(function, type):
                 setattr(kernels, name, timed(function))
+        for kind, call in prepared.items():
+            kind.__call__ = timed(call)
         start = time.perf_counter()
         run()
         return spent[0] / (time.perf_counter() - start)
     finally:
         for name, function in originals.items():
             setattr(kernels, name, function)
+        for kind, call in prepared.items():
+            kind.__call__ = call
 
 
 def our_trainer(model: str, data, recipe: str, rate: str, momentum: float, epochs: int = 100) -> Trainer:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from intnet._version import __version__
 from intnet.errors import InputError, StudyError
 from intnet.files import write_atomically
-from intnet.training import Trainer
+from intnet.training import Trainer, read_progress
 
 FORMAT = 1
 """Raised when the file's layout changes; other formats are refused."""
 
 _ARRAY = "network/"
 _HEADER, _DIGEST = "header", "sha256"
+_ZIP = b"PK\x03\x04"  # how an .npz file begins
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Checkpoint:
 
 
 def configuration(trainer: Trainer) -> dict[str, Any]:
-    """Return what decides the bits of a training, as strings, numbers and lists: the data's content and the layers apart.
+    """Return what decides the bits of a training, as strings, numbers and lists; of the training data a checksum.
 
     The number of epochs is not in it unless the rate depends on it: a constant rate may go on for longer.
     """
@@ -70,7 +72,9 @@ def configuration(trainer: Trainer) -> dict[str, Any]:
         "sample_shape": list(network.shape),
         "classes": int(network.output_shape[0]),
         "parameters": network.parameter_count,
+        "layers": network.describe(),
         "samples": len(trainer.train),
+        "inputs_sha256": trainer.train.checksum,
         "batch": trainer.batch,
         "seed": trainer.seed,
         "initial_seed": network.seed,
@@ -124,24 +128,46 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     except OSError as error:
         raise StudyError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
     advice = "put a good copy back, or set the folder aside (--fresh)"
+    if not content.startswith(_ZIP[: len(content)]):
+        raise StudyError(f"{path} is damaged, or no checkpoint of intnet: it does not begin like an .npz file; {advice}")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # the zip and array readers have a dozen kinds for bytes that they cannot make sense of
-        raise StudyError(f"checkpoint {path} is damaged ({type(error).__name__}: {error}); {advice}") from None
-    if _HEADER not in arrays or _DIGEST not in arrays:
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        why = "it holds Python objects" if "allow_pickle" in why else why
+        raise StudyError(f"checkpoint {path} is damaged ({why}); {advice}") from None
+    ours = all(isinstance(arrays.get(name), np.ndarray) for name in (_HEADER, _DIGEST, *arrays))
+    if not ours:
         raise StudyError(f"{path} is no checkpoint of intnet: its arrays are {', '.join(sorted(arrays)[:4]) or 'none'}")
     digest = arrays.pop(_DIGEST)
     if not np.array_equal(digest, _digest(arrays)):
         raise StudyError(f"checkpoint {path} is damaged: its content does not have the SHA-256 it was written with; {advice}")
-    header = json.loads(arrays.pop(_HEADER).tobytes())
-    if header["format"] != FORMAT:
-        raise StudyError(
-            f"checkpoint {path} has format {header['format']} (written by intnet {header['intnet']}), and intnet "
-            f"{__version__} reads format {FORMAT}; use the version that wrote it"
-        )
+    header = _header(path, arrays.pop(_HEADER).tobytes())
     state = {name.removeprefix(_ARRAY): array for name, array in arrays.items()}
     return Checkpoint(header["config"], header["progress"], state, header["intnet"])
+
+
+def _header(path: Path, text: bytes) -> dict[str, Any]:
+    """Return the header, checked."""
+    try:
+        header = json.loads(text)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or not {"format", "intnet"} <= header.keys():
+        raise StudyError(f"{path} is no checkpoint of intnet: its header does not say which format it has")
+    if header["format"] != FORMAT:
+        raise StudyError(
+            f"checkpoint {path} has format {_short(header['format'])} (written by intnet {_short(header['intnet'])}), and "
+            f"intnet {__version__} reads format {FORMAT}; use the version that wrote it"
+        )
+    if not isinstance(header.get("config"), dict):
+        raise StudyError(f"{path} is no checkpoint of intnet: its header has no configuration")
+    try:
+        read_progress(header.get("progress"))
+    except InputError as error:
+        raise StudyError(f"{path} is no checkpoint of intnet: in its header, {error}") from None
+    return header
 
 
 def restore(trainer: Trainer, checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) -> None:
@@ -168,6 +194,7 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, config: Mapping[str, Any] 
         raise InputError(
             f"the checkpoint has {checkpoint.epoch} epochs behind it, and the training ends after {trainer.epochs}"
         )
+    read_progress(checkpoint.progress)  # before anything is changed
     trainer.network.load_state(checkpoint.arrays)
     trainer.load_progress(checkpoint.progress)
 
@@ -177,6 +204,9 @@ def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
     if isinstance(there, dict) and isinstance(here, dict):
         for key in dict.fromkeys((*here, *there)):
             yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else str(key))
+    elif isinstance(there, list) and isinstance(here, list) and all(isinstance(one, str) for one in (*there, *here)):
+        for number, (one, other) in enumerate(zip_longest(there, here), 1):
+            yield from differences(one, other, f"{name}[{number}]")
     elif there != here:
         yield f"{name} {_short(there)} there, {_short(here)} here"
 

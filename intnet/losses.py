@@ -143,6 +143,6 @@ def make_loss(name: str) -> Loss:
     InputError
         If there is none.
     """
-    if name not in _LOSSES:
+    if not isinstance(name, str) or name not in _LOSSES:
         raise InputError(f"loss {name!r} is unknown; choose one of {', '.join(_LOSSES)}")
     return _LOSSES[name]()

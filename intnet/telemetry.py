@@ -1,4 +1,10 @@
-"""What became of the numbers of a training run, tensor by tensor and epoch by epoch."""
+"""What became of the numbers of a training run, tensor by tensor and epoch by epoch.
+
+Counted is every rounding into the format of a role. Not counted is what is rounded on the way to a sum: biases brought to the
+exponent of the products they are added to, numbers with exponents of their own brought to one in `alignment_bits` (batch
+normalization, gradients of weights), and errors of more than 32 bits brought to 32 before the slope of an activation. ReLU,
+hard tanh, sign, flatten and max pooling round nothing and have no rows, but for errors where those are rounded.
+"""
 
 import csv
 import io
@@ -25,10 +31,10 @@ class Reading:
     bits_used : int or None
         The shortest word, sign included, that holds them.
     saturated, wrapped : int
-        Results that did not fit into the word.
+        Results that did not fit into the word. Of sigmoid and tanh: arguments beyond the table.
     lost : int
-        Numbers that were not zero and became zero by rounding. Of weights (of master copies, where there are): updates that
-        were not zero and changed nothing.
+        Numbers that were not zero and became zero by rounding: of sigmoid and tanh, results whose real value is not zero. Of
+        weights (of master copies, where there are): updates that were not zero and changed nothing.
     count : int
         Numbers written.
     """

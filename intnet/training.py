@@ -108,6 +108,8 @@ class Trainer:
             raise InputError(f"augmentation must be an Augmentation or None, got {augmentation!r}")
         if not len(train):
             raise InputError("there are no samples to train on")
+        if network.output_shape != (train.classes,):
+            raise InputError(f"the network has outputs of shape {network.output_shape} and the data {train.classes} classes")
         _check_inputs(network, train)
         optimizer.check(network.recipe, int(epochs), int(min(batch, len(train))))
         self.network, self.optimizer, self.train = network, optimizer, train
@@ -160,6 +162,8 @@ class Trainer:
 
     def run_epoch(self, test: Batches | None = None, *, progress: Callable[[int], object] | None = None) -> Epoch:
         """Train one epoch."""
+        if test is not None:
+            _check_inputs(self.network, test)  # before an epoch is spent
         start = time.perf_counter()
         rate = self.optimizer.schedule.at(self.epoch, self.epochs)
         order = self.order(self.epoch)
@@ -326,7 +330,7 @@ def _check_inputs(network: Network, inputs: Batches) -> None:
     """Refuse samples that the network was not built for: kernels trust shapes, and sums were sized for the recipe's words."""
     if inputs.shape != network.shape:
         raise InputError(f"the network takes samples of shape {network.shape}, got samples of shape {inputs.shape}")
-    if network.output_shape != (inputs.classes,):
+    if len(network.output_shape) != 1 or inputs.classes > network.output_shape[0]:
         raise InputError(f"the network has outputs of shape {network.output_shape} and the data {inputs.classes} classes")
     wanted, given = network.recipe.activation.format, inputs.format
     if isinstance(wanted, BlockFloat):  # the exponent is the samples' own: a word of that length with any point will do
@@ -335,6 +339,6 @@ def _check_inputs(network: Network, inputs: Batches) -> None:
         fits = given == wanted
     if not fits:
         raise InputError(
-            f"the activations of recipe {network.recipe.name!r} are {wanted}, got samples in {given or 'no format'}; encode them "
-            "for this recipe"
+            f"the activations of recipe {network.recipe.name!r} are {wanted}, got samples in {given or 'no format'}; encode "
+            "them for this recipe"
         )

@@ -146,8 +146,45 @@ def test_what_the_caller_added_is_compared(digits, tmp_path):
             checkpoint.restore(trainer, stored, CONFIG | {name: entry})
 
 
+@pytest.mark.parametrize(
+    ("middle", "text"),
+    [
+        (layers.Tanh, r"layers\[3\] relu1 ReLU\(\) there, tanh1 Tanh\(\) here"),
+        (lambda: layers.LeakyReLU(3), r"layers\[3\] relu1 ReLU\(\) there, leaky_relu1 LeakyReLU\(shift=3\) here"),
+        (
+            lambda: layers.Sequential(layers.ReLU(), layers.ReLU()),
+            r"layers\[3\] relu1 ReLU\(\) there, stage1 Sequential\(\) here",
+        ),
+    ],
+    ids=["tanh", "leaky", "twice"],
+)
+def test_layers_without_weights_are_compared(middle, text, digits, tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    trainers = [
+        make(digits, make_layers=lambda kind=kind: [layers.Flatten(), layers.Dense(12), kind(), layers.Dense(10)])
+        for kind in (layers.ReLU, middle)
+    ]
+    checkpoint.save(path, trainers[0])
+    with pytest.raises(InputError, match=f"^the checkpoint is of another training: {text}$"):
+        checkpoint.restore(trainers[1], checkpoint.load(path))
+
+
+def test_other_data_are_refused(digits, tmp_path):
+    """As many samples, one code or one label or the table another."""
+    path = tmp_path / "checkpoint.npz"
+    first = make(digits)
+    checkpoint.save(path, first)
+    codes, labels = digits.codes.copy(), digits.labels.copy()
+    codes[3, 5] ^= 1
+    labels[7] = (labels[7] + 1) % 10
+    for data in (replace(digits, codes=codes), replace(digits, labels=labels), replace(digits, values=digits.values / 2)):
+        with pytest.raises(InputError, match=r"^the checkpoint is of another training: inputs_sha256 \w+"):
+            checkpoint.restore(make(data), checkpoint.load(path))
+    checkpoint.restore(make(replace(digits, codes=digits.codes.copy())), checkpoint.load(path))
+
+
 def test_layers_that_only_look_alike_are_refused(digits, tmp_path):
-    """As many parameters, in tensors of other shapes: the header does not tell, the arrays do."""
+    """As many parameters, in tensors of other shapes."""
     path = tmp_path / "checkpoint.npz"
     checkpoint.save(path, make(digits, make_layers=lambda: [layers.Flatten(), layers.Dense(20), layers.Dense(10)]))
     other = make(digits, make_layers=lambda: [layers.Flatten(), layers.Dense(10), layers.Dense(46), layers.Dense(10)])
@@ -208,14 +245,45 @@ def test_files_that_are_no_checkpoints(tmp_path):
     with pytest.raises(StudyError, match="no checkpoint of intnet: its arrays are weights"):
         checkpoint.load(path)
     path.write_text("not at all")
-    with pytest.raises(StudyError, match="damaged"):
+    with pytest.raises(StudyError, match=r"damaged, or no checkpoint of intnet: it does not begin like an \.npz file; put"):
         checkpoint.load(path)
     np.savez(path, header=np.array([{"a": 1}], object), sha256=np.zeros(32, np.uint8))
-    with pytest.raises(StudyError, match="damaged"):  # and nothing in it was executed
+    with pytest.raises(StudyError, match=r"damaged \(it holds Python objects\)"):  # and nothing in it was executed
         checkpoint.load(path)
     np.save(path.with_suffix(".npy"), np.zeros(3))
-    with pytest.raises(StudyError, match="damaged"):
+    with pytest.raises(StudyError, match=r"damaged, or no checkpoint of intnet: it does not begin like an \.npz file; put"):
         checkpoint.load(path.with_suffix(".npy"))
+
+
+PROGRESS = {"epoch": 0, "died": None, "quiet": [0, 0], "history": [], "readings": []}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{", "its header does not say which format it has"),
+        ("[1]", "its header does not say which format it has"),
+        ('{"format": 1}', "its header does not say which format it has"),
+        (json.dumps({"format": 1, "intnet": "1", "progress": PROGRESS}), "its header has no configuration"),
+        (
+            json.dumps({"format": 1, "intnet": "1", "config": {}}),
+            r"in its header, this does not say where a training is \(TypeError",
+        ),
+        (
+            json.dumps({"format": 1, "intnet": "1", "config": {}, "progress": PROGRESS | {"epoch": "x"}}),
+            r"\(epoch 'x', died None\)",
+        ),
+        (json.dumps({"format": 1, "intnet": "1", "config": {}, "progress": {"epoch": 1}}), r"KeyError: 'quiet'"),
+    ],
+    ids=["no JSON", "a list", "no version", "no configuration", "no progress", "a text", "half"],
+)
+def test_odd_headers_are_refused_in_one_line(header, message, tmp_path):
+    path = tmp_path / "odd.npz"
+    arrays = {"header": np.frombuffer(header.encode(), np.uint8)}
+    np.savez(path, **arrays, sha256=checkpoint._digest(arrays))
+    with pytest.raises(StudyError, match=rf"odd\.npz is no checkpoint of intnet: .*{message}") as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_another_format_is_refused(digits, tmp_path, monkeypatch):

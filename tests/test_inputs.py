@@ -1,6 +1,6 @@
 """Inputs: the integers of every code, the same in any batch; augmentation that can be drawn again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import naive
 import numpy as np
@@ -113,6 +113,20 @@ def test_what_is_refused():
     rows = QTensor(np.zeros((3, 2), np.int16), np.array([[-10], [0], [0]]), None)
     for make, message in (
         (lambda: Inputs.of(vectors, encoder), r"^the encoder was made for samples of shape \(5, 4, 3\), got \(6,\)$"),
+        (
+            lambda: Inputs(data.codes / 255, np.zeros(9, int), encoder, 3),
+            r"^codes must be uint8 of shape \(n, 60\) .*, got float64 of shape \(9, 60\); real numbers are quantized",
+        ),
+        (
+            lambda: Inputs(data.codes[:, :50], np.zeros(9, int), encoder, 3),
+            r"^codes must be uint8 .*, got uint8 of shape \(9, 50\)",
+        ),
+        (lambda: Inputs(data.codes, np.zeros(9), encoder, 3), r"^labels must be integers, got float64$"),
+        (
+            lambda: replace(encoder, table=encoder.table[:, :9]),
+            r"^samples of shape \(5, 4, 3\) need a table of shape \(1, 256\) or",
+        ),
+        (lambda: Augmentation(flip=1), r"^flip must be True or False, got 1$"),
         (lambda: Inputs(data.codes, np.full(9, 3), encoder, 3), r"^labels must be in 0\.\.2, got 3 to 3$"),
         (lambda: Inputs(data.codes, np.full(8, 1), encoder, 3), r"^9 samples need as many labels, got labels of shape \(8,\)$"),
         (lambda: Augmentation(-1), r"^padding must be an integer in 0\.\.1024, got -1$"),

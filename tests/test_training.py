@@ -296,6 +296,9 @@ def test_what_cannot_be_trained_is_refused():
     for make, message in (
         (lambda: trainer_of(epochs=0), r"^epochs must be an integer of at least 1, got 0$"),
         (lambda: trainer_of(batch=2.5), r"^batch must be an integer of at least 1, got 2\.5$"),
+        (lambda: trainer_of(seed="a"), r"^seed must be an integer in 0\.\.2\*\*64 - 1, got 'a'$"),
+        (lambda: trainer_of(seed=1.7), r"^seed must be an integer in 0\.\.2\*\*64 - 1, got 1\.7$"),
+        (lambda: trainer_of(augmentation=True), r"^augmentation must be an Augmentation or None, got True$"),
         (lambda: trainer_of(count=0), r"^there are no samples to train on$"),
         (lambda: trainer_of(layers=[Flatten(), Dense(5)]), r"^the network has outputs of shape \(5,\) and the data 4 classes$"),
         (lambda: trainer_of("niti8", rate="0.3"), r"^recipe 'niti8' has normalized updates"),
@@ -303,6 +306,52 @@ def test_what_cannot_be_trained_is_refused():
     ):
         with pytest.raises(InputError, match=message):
             make()
+
+
+def test_samples_that_the_network_was_not_built_for():
+    """Another shape would be read beyond its end; words of another recipe would leave the accumulators it was sized for."""
+    trainer = trainer_of(epochs=1)
+    network, before = trainer.network, trainer.network.digest()
+    x = trainer.train.batch(np.arange(37))
+    noformat = ArrayInputs(QTensor(x.mantissa, x.exponent, None), trainer.train.labels, 4)
+    for inputs, message in (
+        (
+            inputs_of("fixed16", shape=(8, 4)),
+            r"^the network takes samples of shape \(6, 6, 1\), got samples of shape \(8, 4, 1\)$",
+        ),
+        (inputs_of("fixed16", classes=5), r"^the network has outputs of shape \(4,\) and the data 5 classes$"),
+        (
+            inputs_of("wide"),
+            r"^the activations of recipe 'fixed16' are fxp-s16/\d+, got samples in bfp-s24/tensor; encode them",
+        ),
+        (inputs_of("int8"), r"^the activations of recipe 'fixed16' are fxp-s16/\d+, got samples in bfp-s8/tensor; encode them"),
+        (noformat, r"^the activations of recipe 'fixed16' are fxp-s16/\d+, got samples in no format; encode them"),
+    ):
+        for use in (
+            lambda inputs: Trainer(network, SGD("2^-4"), inputs, epochs=1),
+            lambda inputs: evaluate(network, inputs),
+            trainer.run,
+        ):
+            with pytest.raises(InputError, match=message) as caught:
+                use(inputs)
+            assert "\n" not in str(caught.value)
+    assert network.digest() == before
+    with pytest.raises(
+        InputError, match=r"^the activations of recipe 'int8' are bfp-s8/tensor, got samples in bfp-s24/tensor; "
+    ):
+        evaluate(trainer_of("int8").network, inputs_of("wide"))
+    for batch in (0, -1, 2.5, True, "4"):
+        with pytest.raises(InputError, match=rf"^batch must be an integer of at least 1 or None, got {batch!r}$"):
+            evaluate(network, trainer.train, batch=batch)
+
+
+def test_progress_that_is_none_changes_nothing():
+    trainer = trainer_of(epochs=1)
+    good = trainer.progress_state()
+    for change in ({"epoch": None}, {"quiet": [1]}, {"history": [{"a": 1}]}, {"readings": [[1]]}, {"died": 3}):
+        with pytest.raises(InputError, match=r"^this does not say where a training is \("):
+            trainer.load_progress({**good, **change})
+        assert trainer.progress_state() == good
 
 
 def test_arrays_as_inputs():

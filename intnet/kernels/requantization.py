@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from intnet.arithmetic import JAM, STOCHASTIC, word_constants
 from intnet.kernels import _parallel, plain
+from intnet.kernels.reduce import extremes
 from intnet.kernels.simd import requantize as simd_requantize
 from intnet.random import sequence_words
 
@@ -278,7 +279,9 @@ def exponents_of_integers(
     outer, blocks, length, inner = layout
     rows = outer * blocks
     least, greatest = np.zeros((2, rows, inner), np.int64)
-    if values.size:
+    if values.size and rows * inner == 1:  # one block, shared among threads
+        least[0, 0], greatest[0, 0] = extremes(values)
+    elif values.size:
         data = values.reshape(rows, length, inner)
         pieces = _parallel.pieces_of(rows, minimum=max(1, PIECE // (length * inner)))
         _parallel.run(lambda first, last: plain.extents(data, first, last, least, greatest), pieces)

@@ -195,10 +195,13 @@ class Layer:
     """
 
     kind: ClassVar[str] = "layer"
+    settings: ClassVar[tuple[str, ...]] = ()  # the attributes that decide what it computes, for `describe`
     name: str = ""
     recipe: Recipe
 
     def __init__(self, name: str | None = None) -> None:
+        if name is not None and (not isinstance(name, str) or not name):
+            raise InputError(f"a layer's name must be a text or None, got {name!r}")
         self.given_name = name
         self.quantizers: dict[str, Quantizer] = {}
         self.parameters_here: list[Parameter] = []
@@ -250,6 +253,10 @@ class Layer:
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Return the gradient of the inputs from that of the outputs, and leave those of the parameters with them."""
         raise NotImplementedError
+
+    def describe(self) -> str:
+        """Return its kind and settings: layers that say the same compute the same, with the same weights."""
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.settings)})"
 
     def walk(self) -> Iterator["Layer"]:
         """Yield this layer and those within it, in the order they run."""

@@ -107,6 +107,17 @@ class Quantizer:
         self.count += size
         self.exponent = exponent if self.exponent is None else max(self.exponent, exponent)
 
+    def saw(self, written: Integers, exponent: int, *, lost: int = 0, saturated: int = 0) -> None:
+        """Count numbers that a layer has rounded in a way of its own."""
+        if not written.size:
+            return
+        self.note(written.size, exponent)
+        counters = self.counters
+        counters[kernels.COUNT_LOST] += lost
+        counters[kernels.COUNT_SATURATED] += saturated
+        counters[kernels.SEEN_MINIMUM] = min(counters[kernels.SEEN_MINIMUM], written.min())
+        counters[kernels.SEEN_MAXIMUM] = max(counters[kernels.SEEN_MAXIMUM], written.max())
+
     def shifts(self, exponent: int) -> tuple[int, int]:
         """Return by how much numbers of one exponent are shifted into one exponent: the least, and the greatest."""
         if self._block:

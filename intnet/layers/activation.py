@@ -1,6 +1,7 @@
 """Activations. Those that only select or clamp keep a tensor's format; those with a product or a table round once."""
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -8,8 +9,10 @@ from intnet import kernels
 from intnet.arithmetic import TIES_EVEN
 from intnet.errors import InputError
 from intnet.formats import BlockFloat, Fixed, Overflow, Rounding
-from intnet.layers._base import Build, Layer, Shape, Step, aligned, magnitude_bits
+from intnet.layers._base import Build, Layer, Quantizer, Shape, Step, aligned
+from intnet.recipe import Role
 from intnet.tensor import QTensor, quantize
+from intnet.tensor.qtensor import Integers
 
 
 class ReLU(Layer):
@@ -35,7 +38,7 @@ class ReLU(Layer):
 
 
 class LeakyReLU(Layer):
-    """``x`` where it is not negative, else ``x / 2**shift``, to nearest, ties to even.
+    """``x`` where it is not negative, else ``x / 2**shift``, to nearest, ties to even; nothing leaves its word.
 
     Parameters
     ----------
@@ -45,6 +48,7 @@ class LeakyReLU(Layer):
     """
 
     kind: ClassVar[str] = "leaky_relu"
+    settings: ClassVar[tuple[str, ...]] = ("shift",)
 
     def __init__(self, shift: int = 2, name: str | None = None) -> None:
         super().__init__(name)
@@ -55,35 +59,32 @@ class LeakyReLU(Layer):
     def build(self, shape: Shape, build: Build) -> Shape:
         """Take any shape."""
         self.begin(build)
+        for role in ("activation", "error"):  # they only count
+            self.quantizers[role] = Quantizer(self.name, role, getattr(self.recipe, role), 0)
         return shape
 
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Shift what is negative."""
+        y = kernels.leaky_relu(x.mantissa, self.shift, TIES_EVEN)
         if step.training:
             self._x = x.mantissa
-        return QTensor.trusted(kernels.leaky_relu(x.mantissa, self.shift, TIES_EVEN), x.exponent, x.format)
+            self._count("activation", x, y)
+        return QTensor.trusted(y, x.exponent, x.format)
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Shift the errors of what was negative."""
         moved = kernels.leaky_relu_backward(dy.mantissa, self._x, self.shift, TIES_EVEN)
+        if step.training:
+            self._count("error", dy, moved)
         return QTensor.trusted(moved, dy.exponent, dy.format)
 
-
-class _Clamped(Layer):
-    """What compares its argument with 1."""
-
-    def build(self, shape: Shape, build: Build) -> Shape:
-        """Take any shape."""
-        self.begin(build, "error")
-        return shape
-
-    def _aligned(self, x: QTensor) -> QTensor:
-        return aligned(x, 62)  # exactly, wherever that is possible: in evaluation samples must not touch one another
+    def _count(self, role: str, before: QTensor, after: Integers) -> None:
+        lost = int(np.count_nonzero(before.mantissa)) - int(np.count_nonzero(after))
+        self.quantizers[role].saw(after, int(before.exponent.max()), lost=lost)
 
 
-def _one(x: QTensor) -> int:
-    """Return 1 in units of a tensor with one exponent, also where no mantissa reaches it; 0 where its unit is above 1."""
-    exponent = int(x.exponent.flat[0])
+def _one(exponent: int) -> int:
+    """Return 1 in units of an exponent, also where no mantissa reaches it; 0 where the unit is above 1."""
     return 0 if exponent > 0 else 1 << min(-exponent, 61)
 
 
@@ -96,43 +97,62 @@ def _narrow(x: QTensor) -> QTensor:
     return QTensor.trusted(mantissa, x.exponent + drop)
 
 
-class HardTanh(_Clamped):
-    """``min(max(x, -1), 1)``; the derivative is 1 strictly between, else 0."""
+def _limits(exponents: np.ndarray) -> Iterator[tuple[Any, int]]:
+    """Yield which samples have an exponent, and 1 in its units; in units above 1, where all but 0 is beyond, 1 unit."""
+    exponents = exponents.reshape(-1)
+    for exponent in np.unique(exponents).tolist():
+        yield np.flatnonzero(exponents == exponent), max(1, _one(exponent))
+
+
+class HardTanh(Layer):
+    """``min(max(x, -1), 1)``; the derivative is 1 strictly between, else 0. Exact, every sample in its own exponent."""
 
     kind: ClassVar[str] = "hard_tanh"
 
+    def build(self, shape: Shape, build: Build) -> Shape:
+        """Take any shape."""
+        self.begin(build, "error")
+        return shape
+
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Clamp."""
-        one_exponent = self._aligned(x)
-        limit = max(1, _one(one_exponent))  # in units above 1, all but 0 is beyond
         if step.training:
-            self._x, self._limit = one_exponent.mantissa, limit
-        y, exponent = kernels.hard_tanh(one_exponent.mantissa, limit), np.minimum(x.exponent, 0)
-        if x.exponent.size > 1:  # back to the samples' own exponents, in which what is clamped fits
-            shifts = exponent - np.minimum(one_exponent.exponent, 0)
-            y = kernels.requantize(
-                y, shifts.reshape(-1, 1, 1), TIES_EVEN, Overflow.SATURATE.code, magnitude_bits(x) + 1,
-                layout=(len(y), 1, y.size // len(y), 1),
-            )  # fmt: skip
-        return QTensor.trusted(y, exponent, x.format if isinstance(x.format, BlockFloat) or not x.exponent.max() > 0 else None)
+            self._x = x
+        if x.exponent.size == 1:
+            y = kernels.hard_tanh(x.mantissa, max(1, _one(x.exponent.item())))
+        else:
+            y = np.empty_like(x.mantissa)
+            for chosen, limit in _limits(x.exponent):
+                y[chosen] = kernels.hard_tanh(x.mantissa[chosen], limit)
+        keeps = isinstance(x.format, BlockFloat) or not x.exponent.max() > 0
+        return QTensor.trusted(y, np.minimum(x.exponent, 0), x.format if keeps else None)
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Pass errors where nothing was clamped."""
-        return QTensor.trusted(kernels.hard_tanh_backward(dy.mantissa, self._x, self._limit), dy.exponent, dy.format)
+        x = self._x
+        if x.exponent.size == 1:
+            dx = kernels.hard_tanh_backward(dy.mantissa, x.mantissa, max(1, _one(x.exponent.item())))
+        else:
+            dx = np.empty_like(dy.mantissa)
+            for chosen, limit in _limits(x.exponent):
+                dx[chosen] = kernels.hard_tanh_backward(dy.mantissa[chosen], x.mantissa[chosen], limit)
+        return QTensor.trusted(dx, dy.exponent, dy.format)
 
 
-class Sign(_Clamped):
+class Sign(Layer):
     """-1 where x is negative, else +1; its derivative, zero nearly everywhere, is replaced by a straight-through window.
 
     Parameters
     ----------
     window : {"clip", "identity", "polynomial"}
         What stands for the derivative: 1 where ``abs(x) <= 1`` (Hubara et al. 2016), 1 everywhere, or ``2 - 2 abs(x)`` where
-        that is positive (Bi-Real Net: Liu et al. 2018; `x` rounded to 30 fraction bits where it has more).
+        that is positive (Bi-Real Net: Liu et al. 2018; `x` rounded to 30 fraction bits where it has more). Samples with
+        exponents of their own are brought to one for the window, in 62 bits: exactly, unless they are further apart.
     name : str, optional
     """
 
     kind: ClassVar[str] = "sign"
+    settings: ClassVar[tuple[str, ...]] = ("window",)
     WINDOWS: ClassVar[tuple[str, ...]] = ("identity", "clip", "polynomial")  # by the codes of kernels.sign_backward
 
     def __init__(self, window: str = "clip", name: str | None = None) -> None:
@@ -141,18 +161,24 @@ class Sign(_Clamped):
             raise InputError(f"a straight-through window is one of {', '.join(self.WINDOWS)}, got {window!r}")
         self.window = window
 
+    def build(self, shape: Shape, build: Build) -> Shape:
+        """Take any shape."""
+        self.begin(build, "error")
+        return shape
+
     def forward(self, x: QTensor, step: Step) -> QTensor:
-        """Take signs."""
-        x = self._aligned(x)
+        """Take signs, whatever the exponents."""
         if step.training:
-            self._x = x
+            self._x = aligned(x, 62)
         return QTensor.trusted(kernels.sign(x.mantissa, 1), 0, Fixed(2, 0))
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Pass errors through the window."""
         x, code = self._x, self.WINDOWS.index(self.window)
         if self.window != "polynomial":
-            return QTensor.trusted(kernels.sign_backward(dy.mantissa, x.mantissa, code, _one(x)), dy.exponent, dy.format)
+            return QTensor.trusted(
+                kernels.sign_backward(dy.mantissa, x.mantissa, code, _one(x.exponent.item())), dy.exponent, dy.format
+            )
         dy, fraction = _narrow(dy), max(-int(x.exponent.flat[0]), 0)
         if fraction > 30:  # so that 2**31 * 2 * 2**30 holds the products
             mantissa = kernels.requantize(x.mantissa, fraction - 30, TIES_EVEN, Overflow.SATURATE.code, 32)
@@ -162,12 +188,15 @@ class Sign(_Clamped):
 
 
 class _LookUp(Layer):
-    """A smooth function by a table of up to 4,096 values.
+    """A smooth function by a table of up to 65,536 values.
 
-    The argument is rounded to nearest to 12 bits, 8 of them fraction (a range of +-8), or to the activation's own fixed-point
-    word where that has no more; the result is the nearest number of the output's format. For block formats that is a word of
-    the same length whose range is +-1.
+    The argument is the activation's own fixed-point word where that has at most 16 bits; the result is then the nearest number
+    of the format. Else the argument is rounded to nearest to `fine`, or, for blocks of words of up to 8 bits, to `coarse`, and
+    saturates there. The result has the word's length, at most 16 bits, and for block formats a range of +-1.
     """
+
+    fine: ClassVar[Fixed]
+    coarse: ClassVar[Fixed] = Fixed(12, 8)
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
@@ -178,10 +207,16 @@ class _LookUp(Layer):
         self.begin(build, "error")
         form = self.recipe.activation.format
         bits = min(form.word_bits, 16)
-        self.argument = form if isinstance(form, Fixed) and form.word_bits <= 12 else Fixed(12, 8)
+        if isinstance(form, Fixed) and form.word_bits <= 16:
+            self.argument = form
+        else:
+            self.argument = self.coarse if form.word_bits <= 8 else self.fine
         self.result = Fixed(bits, min(form.fraction_bits, 15) if isinstance(form, Fixed) else bits - 1)
         codes = np.arange(self.argument.minimum, self.argument.maximum + 1)
-        self.table = quantize(self.function(codes * self.argument.resolution), self.result).mantissa
+        real = self.function(codes * self.argument.resolution)
+        self.table = quantize(real, self.result).mantissa
+        self._odd = bool(real[-self.argument.minimum] == 0)
+        self.quantizers["activation"] = Quantizer(self.name, "activation", Role(self.result), 0)  # only counts
         return shape
 
     @staticmethod
@@ -191,18 +226,22 @@ class _LookUp(Layer):
 
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Look up."""
+        counters = kernels.new_counters() if step.training else None
         if not isinstance(x.format, Fixed) or x.format != self.argument:
             rows = x.mantissa.shape[0] if x.exponent.size > 1 else 1
             shifts = (-self.argument.fraction_bits - x.exponent).reshape(-1, 1, 1)
             mantissa = kernels.requantize(
                 x.mantissa, shifts, Rounding.TIES_EVEN.code, Overflow.SATURATE.code, self.argument.word_bits,
-                layout=(rows, 1, x.mantissa.size // rows, 1),
+                layout=(rows, 1, x.mantissa.size // max(1, rows), 1), counters=counters,
             )  # fmt: skip
         else:
             mantissa = x.mantissa
         y = kernels.look_up(mantissa, self.table, self.argument.minimum)
-        if step.training:
+        if counters is not None:
             self._y = y
+            saturated = int(counters[kernels.COUNT_SATURATED])
+            lost = int(np.count_nonzero(x.mantissa) if self._odd else y.size) - int(np.count_nonzero(y))
+            self.quantizers["activation"].saw(y, -self.result.fraction_bits, lost=lost, saturated=saturated)
         return QTensor.trusted(y, -self.result.fraction_bits, self.result)
 
     def _slope(self, dy: QTensor, step: Step, kernel: object) -> QTensor:
@@ -213,14 +252,21 @@ class _LookUp(Layer):
 
 
 class Sigmoid(_LookUp):
-    """The logistic function ``1 / (1 + exp(-x))``, by a table; backward ``dy * y (1 - y)``."""
+    """The logistic function ``1 / (1 + exp(-x))``, by a table; backward ``dy * y (1 - y)``.
+
+    Results are within half a unit of their word (one unit next to 1, where the word does not hold 1) of the real function, for
+    words of at most 16 bits in fixed point. For longer words and for blocks, add ``2**-14`` for the rounding of the argument to
+    11 fraction bits in +-16; for blocks of words of up to 8 bits ``2**-11``, and ``2**-11`` beyond +-8.
+    """
 
     kind: ClassVar[str] = "sigmoid"
+    fine: ClassVar[Fixed] = Fixed(16, 11)  # the slope is at most 1/4, and 1 / (1 + exp(8)) is not yet small
 
     @staticmethod
     def function(x: np.ndarray) -> np.ndarray:
         """Return the logistic function."""
-        return 1 / (1 + np.exp(-x))
+        with np.errstate(over="ignore"):  # then it is 0
+            return 1 / (1 + np.exp(-x))
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Multiply by the slope, from the output."""
@@ -228,9 +274,15 @@ class Sigmoid(_LookUp):
 
 
 class Tanh(_LookUp):
-    """The hyperbolic tangent, by a table; backward ``dy (1 - y**2)``."""
+    """The hyperbolic tangent, by a table; backward ``dy (1 - y**2)``.
+
+    Results are within half a unit of their word (one unit next to +-1, where the word does not hold it) of the real function,
+    for words of at most 16 bits in fixed point. For longer words and for blocks, add ``2**-13`` for the rounding of the
+    argument to 12 fraction bits in +-8; for blocks of words of up to 8 bits ``2**-9``.
+    """
 
     kind: ClassVar[str] = "tanh"
+    fine: ClassVar[Fixed] = Fixed(16, 12)
 
     @staticmethod
     def function(x: np.ndarray) -> np.ndarray:

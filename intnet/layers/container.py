@@ -33,6 +33,8 @@ class Sequential(Layer):
         super().__init__(name)
         flat: list[Layer] = []
         for one in layers:
+            if not isinstance(one, Iterable) and not isinstance(one, Layer):
+                raise InputTypeError(f"a network is made of layers, got {one!r}")
             flat.extend([one] if isinstance(one, Layer) else one)
         for one in flat:
             if not isinstance(one, Layer):

@@ -42,6 +42,7 @@ class BatchNorm(Layer):
     """
 
     kind: ClassVar[str] = "batch_norm"
+    settings: ClassVar[tuple[str, ...]] = ("epsilon_shift", "momentum_shift")
 
     def __init__(self, epsilon_shift: int = 17, momentum_shift: int = 3, name: str | None = None) -> None:
         super().__init__(name)

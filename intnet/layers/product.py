@@ -6,6 +6,7 @@ for the optimizer, which knows the gradient's format. Where exponents differ alo
 dW), the parts are first brought to one: see :func:`intnet.layers._base.aligned`.
 """
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,10 @@ class Product(Layer):
         super().__init__(name)
         if isinstance(outputs, bool) or not isinstance(outputs, (int, np.integer)) or outputs < 1:
             raise InputError(f"a layer needs at least 1 output, got {outputs!r}")
+        if bias is not None and not isinstance(bias, bool):
+            raise InputError(f"bias must be True, False or None, got {bias!r}")
+        if not isinstance(initial, str):
+            raise InputError(f"initial must be the name of a scheme, got {initial!r}")
         self.outputs = int(outputs)
         self.wants_bias, self.initial = bias, initial
         self.weight: Parameter
@@ -43,6 +48,11 @@ class Product(Layer):
         self._saturates = self.recipe.accumulator_overflow is Overflow.SATURATE
         self._width: dict[str, Any] = {"accumulator_bits": self.recipe.accumulator_bits, "saturates": self._saturates}
         self._accumulator: dict[str, int] = {"left": 0, "count": 0}
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether it has biases, once it is built."""
+        return self.bias is not None
 
     def stop_here(self) -> bool:
         """Give no gradient of the inputs."""
@@ -170,6 +180,7 @@ class Dense(Product):
     """
 
     kind: ClassVar[str] = "dense"
+    settings: ClassVar[tuple[str, ...]] = ("outputs", "has_bias", "initial")
 
     def __init__(self, outputs: int, *, bias: bool | None = None, initial: str = "he_uniform", name: str | None = None) -> None:
         super().__init__(outputs, bias, initial, name)
@@ -258,6 +269,7 @@ class Conv2D(Product):
     """
 
     kind: ClassVar[str] = "conv"
+    settings: ClassVar[tuple[str, ...]] = ("outputs", "kernel", "stride", "padding", "groups", "has_bias", "initial")
 
     def __init__(
         self,
@@ -272,10 +284,11 @@ class Conv2D(Product):
         name: str | None = None,
     ) -> None:
         super().__init__(outputs, bias, initial, name)
-        self.kernel, self.stride, self.groups = as_pair("kernel", kernel), as_pair("stride", stride), groups
+        self.kernel, self.stride = as_pair("kernel", kernel), as_pair("stride", stride)
         self.padding = as_padding(padding, self.kernel)
         if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1 or outputs % groups:
             raise InputError(f"groups must be an integer that divides the {outputs} output channels, got {groups!r}")
+        self.groups = int(groups)
 
     def build(self, shape: Shape, build: Build) -> Shape:
         """Make weights of shape (outputs, kernel height, kernel width, channels / groups)."""
@@ -306,18 +319,26 @@ class Conv2D(Product):
 
 def as_pair(name: str, value: Any) -> Pair:
     """Return (int, int), both at least 1, from one or two numbers."""
-    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(one, (int, np.integer)) and one >= 1 for one in pair):
+    pair = _numbers(value, 2)
+    if len(pair) != 2 or min(pair) < 1:
         raise InputError(f"{name} must be one or two integers of at least 1, got {value!r}")
-    return int(pair[0]), int(pair[1])
+    return pair[0], pair[1]
 
 
 def as_padding(value: Any, kernel: Pair) -> Padding:
     """Return top, bottom, left and right from one number, four, or "same"."""
-    if value == "same":
+    if isinstance(value, str) and value == "same":
         (kh, kw) = kernel
         return (kh - 1) // 2, kh // 2, (kw - 1) // 2, kw // 2
-    four = (value,) * 4 if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(four) != 4 or not all(isinstance(one, (int, np.integer)) and one >= 0 for one in four):
+    four = _numbers(value, 4)
+    if len(four) != 4 or min(four) < 0:
         raise InputError(f"padding must be 'same', one or four integers of at least 0, got {value!r}")
-    return int(four[0]), int(four[1]), int(four[2]), int(four[3])
+    return four[0], four[1], four[2], four[3]
+
+
+def _numbers(value: Any, count: int) -> tuple[int, ...]:
+    """Return an integer so many times, or the integers of a sequence; nothing if there are others in it."""
+    every = tuple(value) if isinstance(value, Iterable) else (value,) * count
+    if any(isinstance(one, (bool, np.bool_)) or not isinstance(one, (int, np.integer)) for one in every):
+        return ()
+    return tuple(int(one) for one in every)

@@ -39,6 +39,8 @@ class Flatten(Layer):
 class _Pool(Layer):
     """Windows over images."""
 
+    settings: ClassVar[tuple[str, ...]] = ("window", "stride", "padding")
+
     def __init__(
         self, window: int | Pair = 2, *, stride: int | Pair | None = None, padding: int | Padding = 0, name: str | None = None
     ) -> None:
@@ -186,6 +188,7 @@ class Dropout(Layer):
     """
 
     kind: ClassVar[str] = "dropout"
+    settings: ClassVar[tuple[str, ...]] = ("keep",)
 
     def __init__(self, rate: float = 0.5, name: str | None = None) -> None:
         super().__init__(name)

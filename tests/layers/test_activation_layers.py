@@ -62,6 +62,28 @@ def test_hard_tanh_keeps_words_short():
     assert (y.to_float().tolist(), y.format) == ([[1, -1, 0]], None)
 
 
+def far_apart():
+    """Return samples whose exponents no word of 64 bits holds side by side."""
+    exponents = [-60, -40, -6, -3, 0, 2, 40, 60]
+    return tensor([[127, -128, -1 if e % 4 else 64] for e in exponents], exponents)
+
+
+@pytest.mark.parametrize("layer", [HardTanh, Sign])
+def test_evaluation_sees_every_sample_alone_however_far_exponents_are_apart(layer):
+    layer, x = built(layer()), far_apart()
+    y = layer.forward(x, Step())
+    values = np.ldexp(x.mantissa.astype(float), x.exponent)
+    assert_array_equal(y.to_float(), np.clip(values, -1, 1) if isinstance(layer, HardTanh) else np.where(values < 0, -1, 1))
+    for i in range(len(x.mantissa)):
+        one = layer.forward(QTensor(x.mantissa[i : i + 1], x.exponent[i : i + 1], BlockFloat(8)), Step())
+        assert_array_equal(one.to_float(), y.to_float()[i : i + 1])
+    training = layer.forward(x, TRAINING)
+    assert_array_equal(training.to_float(), y.to_float())
+    if isinstance(layer, HardTanh):
+        dy = tensor(np.full((8, 3), 3), np.zeros(8, int))
+        assert_array_equal(layer.backward(dy, TRAINING).mantissa, np.where(np.abs(values) < 1, 3, 0))
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.int16])
 def test_relu_and_leaky_relu(kind):
     limits = np.iinfo(kind)
@@ -79,7 +101,7 @@ def test_relu_and_leaky_relu(kind):
     ]
 
 
-@pytest.mark.parametrize("form", ["fxp-s8/4", "fxp-s12/8", "fxp-s16/12", "bfp-s8/tensor", "bfp-s24/row"])
+@pytest.mark.parametrize("form", ["fxp-s8/4", "fxp-s12/0", "fxp-s16/12", "bfp-s8/tensor", "bfp-s24/row"])
 @pytest.mark.parametrize("layer", [Sigmoid, Tanh])
 def test_every_value_of_a_table_is_the_nearest(layer, form):
     layer = built(layer(), form)
@@ -87,7 +109,10 @@ def test_every_value_of_a_table_is_the_nearest(layer, form):
     real = layer.function(codes * 2.0**-layer.argument.fraction_bits)
     unit = 2.0**-layer.result.fraction_bits
     top = layer.result.maximum * unit
-    assert len(layer.table) == len(codes) <= 4096
+    assert len(layer.table) == len(codes) <= 65536
+    assert form.startswith("bfp") or layer.argument == (
+        Fixed(16, 12) if form == "fxp-s24/12" else layer.recipe.activation.format
+    )
     assert (np.abs(layer.table * unit - np.minimum(real, top)) <= unit / 2).all()
     x = QTensor(codes[None].astype(np.int16), np.array([[-layer.argument.fraction_bits]]), None)
     assert_array_equal(layer.forward(x, Step()).mantissa[0], layer.table)
@@ -106,6 +131,34 @@ def test_errors_of_more_than_32_bits(layer):
     narrow = layer.backward(QTensor(short.astype(np.int32), exponent + 16, BlockFloat(24, "row")), TRAINING)
     assert_array_equal(wide.to_float(), narrow.to_float())
     assert wide.mantissa.any()
+
+
+# Telemetry --------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_table_saturates_and_loses_is_counted():
+    values = [[0, 1, -1], [127, -128, 40], [5, -5, 100]]
+    for layer, lost in ((Tanh, 2), (Sigmoid, 2)):  # tanh of +-2**-9; the logistic function of -16 and -12.5
+        made = built(layer(), "bfp-s8/tensor")
+        x = tensor(values, [-9, -3, -3])
+        y = made.forward(x, TRAINING)
+        seen = made.quantizers["activation"].seen()
+        assert (seen.tensor, seen.role, seen.word_bits, seen.fraction_bits) == ("one", "activation", 8, 7)
+        assert (seen.minimum, seen.maximum, seen.count) == (y.mantissa.min(), y.mantissa.max(), 9)
+        assert (seen.saturated, seen.wrapped) == (3, 0)  # 127/8, -16 and 12.5 lie beyond +-8
+        real = layer.function(np.ldexp(np.array(values, float), x.exponent))
+        assert seen.lost == int(((real != 0) & (y.mantissa == 0)).sum()) == (lost if layer is Tanh else 1)
+        made.forward(x, Step())
+        assert made.quantizers["activation"].count == 9  # evaluation counts nothing
+
+
+def test_what_a_leaky_relu_loses_is_counted():
+    made, x = built(LeakyReLU(2)), tensor([[-1, -2, -3], [0, 5, -100]], [-3, -3])
+    made.forward(x, TRAINING)
+    made.backward(tensor([[1, 2, 3], [0, 1, 2]], [-4, -2]), TRAINING)
+    activation, error = (made.quantizers[role].seen() for role in ("activation", "error"))
+    assert (activation.lost, activation.count, activation.minimum, activation.maximum) == (2, 6, -25, 5)
+    assert (error.lost, error.count, error.fraction_bits) == (3, 6, 2)
 
 
 # Dropout ----------------------------------------------------------------------------------------------------------------

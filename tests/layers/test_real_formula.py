@@ -4,7 +4,7 @@ import float_reference
 import numpy as np
 import pytest
 
-from intnet.formats import BlockFloat
+from intnet.formats import BlockFloat, Fixed
 from intnet.layers import (
     AvgPool2D,
     BatchNorm,
@@ -117,14 +117,29 @@ def test_one_layer_that_multiplies_by_a_fraction_of_16_bits(name):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_tables_are_as_fine_as_their_argument(name):
-    """An argument of 8 fraction bits: half a unit times the slope, at most 1, and half a unit of the result."""
+    """The bounds of the docstrings: the rounding of the argument times the slope, and that of the result."""
     make, shape = TABLE[name]
     for word_bits in WORDS:
         (y, dx), (ref, dref) = run(make, shape, word_bits)
-        bound = 2.0**-9 + 2.0 ** -min(word_bits, 16)
+        argument = {"tanh": (2.0**-9, 2.0**-13), "sigmoid": (2.0**-11, 2.0**-14)}[name][word_bits > 8]
+        bound = argument + 2.0 ** -min(word_bits, 16)
         assert np.abs(y - ref).max() <= bound
         # the slope is y (1 - y) or 1 - y**2: it errs by 2 y at most, beside the rounding of the error
         assert np.abs(dx - dref).max() <= (2 * bound + 2.0 ** (1 - word_bits)) * 4
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("word_bits", [8, 12, 16])
+def test_tables_of_fixed_words_round_once(name, word_bits):
+    """Every argument of the format: the result is the nearest number, or the last one where the word does not hold 1."""
+    form = Fixed(word_bits, word_bits - 1 - 3)
+    changes = dict.fromkeys(("weight", "activation", "error", "gradient"), str(form))
+    layer = TABLE[name][0]()
+    codes = np.arange(form.minimum, form.maximum + 1, dtype=form.storage)[None]
+    layer.build(codes.shape[1:], Build(recipe_of(8, **changes), 1, ("one",)))
+    y = layer.forward(QTensor(codes, np.array([[-form.fraction_bits]]), form), STEP).to_float()
+    x = codes * 2.0**-form.fraction_bits
+    assert np.abs(y - (np.tanh(x) if name == "tanh" else 1 / (1 + np.exp(-x)))).max() <= 2.0 ** (-1 - form.fraction_bits)
 
 
 # Whole networks ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from intnet.errors import InputError
+from intnet.errors import InputError, InputTypeError
 from intnet.formats import Fixed
 from intnet.layers import (
     AvgPool2D,
@@ -107,6 +107,27 @@ CASES = {
         lambda: AvgPool2D(2, padding=2),
         r"padding of a pool must be smaller than its window \(2, 2\), got \(2, 2",
     ),
+    "kernel None": (lambda: Conv2D(3, None), r"^kernel must be one or two integers of at least 1, got None$"),
+    "kernel 2.5": (lambda: Conv2D(3, 2.5), r"^kernel must be one or two integers of at least 1, got 2\.5$"),
+    "kernel True": (lambda: Conv2D(3, True), r"^kernel must be one or two integers of at least 1, got True$"),
+    "kernel nested": (
+        lambda: Conv2D(3, ((1, 2), 3)),
+        r"^kernel must be one or two integers of at least 1, got \(\(1, 2\), 3\)$",
+    ),
+    "padding None": (
+        lambda: Conv2D(3, padding=None),
+        r"^padding must be 'same', one or four integers of at least 0, got None$",
+    ),
+    "padding text": (
+        lambda: MaxPool2D(padding="full"),
+        r"^padding must be 'same', one or four integers of at least 0, got 'ful",
+    ),
+    "a name that is a number": (lambda: Dense(3, name=5), r"^a layer's name must be a text or None, got 5$"),
+    "bias text": (lambda: Dense(3, bias="no"), r"^bias must be True, False or None, got 'no'$"),
+    "initial": (lambda: Dense(3, initial=[]), r"^initial must be the name of a scheme, got \[\]$"),
+    "residual of a number": (lambda: Residual(5), r"^a network is made of layers, got 5$"),
+    "sequence of a number": (lambda: Sequential(5), r"^a network is made of layers, got 5$"),
+    "loss in a list": (network(Flatten(), Dense(3), loss=["a"]), r"^loss \['a'\] is unknown; choose one of cross_entropy"),
     "leaky": (lambda: LeakyReLU(0), r"the shift of a leaky ReLU must be in 1\.\.62, got 0"),
     "leaky text": (lambda: LeakyReLU("2"), r"the shift of a leaky ReLU must be in 1\.\.62, got '2'"),
     "dropout": (lambda: Dropout(1), r"the rate of dropout must be at least 0 and less than 1, got 1"),
@@ -128,6 +149,35 @@ def test_samples_of_another_shape():
     x = QTensor(np.zeros((2, 5), np.int16), np.array([[-10]]), Fixed(16, 10))
     with pytest.raises(InputError, match=r"^the network takes samples of shape \(4,\), got \(5,\)$"):
         Network([Dense(3)], (4,), FIXED).forward(x)
+
+
+def test_what_is_no_tensor():
+    for call in (lambda n: n.forward(np.zeros((2, 4))), lambda n: n.backward(np.zeros((2, 3)), Step(0, 0, True))):
+        with pytest.raises(InputTypeError, match=r" takes a QTensor.*, got ndarray$"):
+            call(Network([Dense(3)], (4,), FIXED))
+
+
+def test_errors_must_belong_to_the_last_outputs_in_training():
+    made, step = Network([Dense(3)], (4,), FIXED), Step(0, 0, True)
+
+    def x(count, width=4):
+        return QTensor(np.ones((count, width), np.int16), np.array([[-10]]), Fixed(16, 10))
+
+    with pytest.raises(InputError, match=r"^a backward pass needs a forward pass in training \(step\.training\) before it$"):
+        made.backward(x(2, 3), step)
+    made.forward(x(2), step)
+    made.forward(x(5))  # an evaluation in between
+    for count, width in ((5, 3), (2, 4), (1, 3)):
+        message = (
+            rf"^the last forward pass in training had outputs of shape \(2, 3\), got errors of shape \({count}, {width}\)$"
+        )
+        with pytest.raises(InputError, match=message):
+            made.backward(x(count, width), step)
+    made.backward(x(2, 3), step)
+    assert made.parameters[0].gradient.mantissa.tolist() == [[2] * 4] * 3
+    with pytest.raises(InputError, match=r"^the network takes samples"):
+        made.forward(x(2, 5), step)
+    made.backward(x(2, 3), step)  # what was refused at the door changed nothing
 
 
 def test_an_overflow_that_is_an_error_names_the_layer():
