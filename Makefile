@@ -61,6 +61,7 @@ benchmark: $(VENV)/.installed-dev ## the grid against a NumPy loop, products aga
 	$(BIN)/python benchmarks/matmul.py
 	$(BIN)/python benchmarks/convolution.py
 	$(BIN)/python benchmarks/requantize.py
+	$(BIN)/python benchmarks/training.py $(ARGS)
 
 format: $(VENV)/.installed-dev ## let ruff rewrite
 	$(BIN)/ruff check --fix
