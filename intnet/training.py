@@ -173,7 +173,7 @@ class Trainer:
         for number, rows in enumerate(self._batches(order)):
             step = Step(self.epoch * self.steps_per_epoch + number, self.seed, True)
             made = self.step(rows, rate, step)
-            outputs[done : done + len(rows)] = made.mantissa * np.ldexp(1.0, made.exponent)
+            np.multiply(made.mantissa, np.ldexp(1.0, made.exponent), out=outputs[done : done + len(rows)])
             done += len(rows)
             if progress is not None:
                 progress(len(rows))

@@ -59,7 +59,19 @@ ROOMS = {
     "network": {"errors", "layers", "losses", "recipe", "tensor"},
     "telemetry": set(),
     "inputs": {"errors", "formats", "kernels", "recipe", "tensor"},
-    "training": {"errors", "random", "kernels", "tensor", "layers", "losses", "optimizers", "network", "inputs", "telemetry"},
+    "training": {
+        "errors",
+        "formats",
+        "random",
+        "kernels",
+        "tensor",
+        "layers",
+        "losses",
+        "optimizers",
+        "network",
+        "inputs",
+        "telemetry",
+    },
     "sklearn": {"errors", "formats", "tensor", "recipe", "layers", "optimizers", "network", "inputs", "telemetry", "training"},
 }
 

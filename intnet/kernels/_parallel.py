@@ -67,6 +67,8 @@ def pieces_of(count: int, multiple: int = 1, minimum: int = 1 << 16) -> list[tup
     """
     if count <= 0:
         return []
+    if count < 2 * minimum or _threads == 1:
+        return [(0, count)]
     units = -(-count // multiple)
     number = max(1, min(_threads, count // max(1, minimum), units))
     bounds = [units * i // number * multiple for i in range(number)]

@@ -20,12 +20,15 @@ from intnet.kernels.reduce import max_magnitude
 from intnet.kernels.requantization import (
     NO_SEQUENCE,
     SATURATE,
+    _prepared,
     add_counters,
     new_counters,
     requantize,
     storage_of,
     word_of,
 )
+from intnet.kernels.simd import linear as simd_linear
+from intnet.kernels.simd import requantize as simd_requantize
 from intnet.random import sequence_words
 
 Int64s = NDArray[np.int64]
@@ -316,9 +319,15 @@ def evaluate_requantized(
     sequence = sequence_words(seed, stream, step) if rounding == STOCHASTIC else NO_SEQUENCE
     how = np.int64(shift), np.int64(rounding), *word_of(word_bits, True, overflow), sequence, np.int64(random_bits)
     window = factors.shape[1] * (1 if rounding <= JAM else _ROWS_OF_A_WINDOW)
+    to = _prepared(rounding, overflow, word_bits, True, random_bits, seed, stream)
+    in_lanes = linear.narrow and to.narrow and rounding > JAM and 0 <= shift <= simd_requantize.SHIFT_MAX and channels % 4 == 0
 
     def piece(first: int, last: int) -> Int64s:
-        counted, products = new_counters(), np.empty(window, factors.dtype)
+        counted, products = new_counters(), np.empty(factors.shape[1] if in_lanes else window, factors.dtype)
+        if in_lanes:
+            fast = to._role, *to._keys, np.uint64(step), products, flat, counted
+            simd_linear.multiply_add_round(a, b, factors, np.int64(first), np.int64(last), np.int64(shift), *fast)
+            return counted
         views = products, products.view(np.uint8), flat, flat.view(np.uint8)
         plain_linear.multiply_add_requantize(a, b, factors, np.int64(first), np.int64(last), *how, *views, counted)
         return counted

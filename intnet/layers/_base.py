@@ -221,6 +221,29 @@ class Layer:
         """Round into the format of a role."""
         return self.quantizers[role](x, step)
 
+    def bring_map(self, linear: kernels.LinearMap, shape: Shape, role_name: str, step: Step) -> QTensor:
+        """Round the results of a map into the format of a role: what `bring` gives, without keeping what is rounded."""
+        quantizer = self.quantizers[role_name]
+        role, form = quantizer.role, quantizer.format
+        of_rows = isinstance(form, BlockFloat) and form.block != "tensor"
+        if of_rows or not step.training or role.overflow is Overflow.ERROR:
+            values, _ = kernels.evaluate(linear)
+            return self.bring(QTensor.trusted(values.reshape(shape), linear.exponent), role_name, step)
+        have = linear.exponent
+        if isinstance(form, BlockFloat):
+            low, high = BlockFloat.minimum_exponent, BlockFloat.maximum_exponent
+            shift = kernels.shift_to_fit(linear, form.word_bits, low - have, high - have)
+        else:
+            shift = -form.fraction_bits - have
+        out = kernels.evaluate_requantized(
+            linear, shift, role.rounding.code, role.overflow.code, form.word_bits, random_bits=role.random_bits,
+            seed=step.seed, stream=quantizer.stream, step=step.number, counters=quantizer.counters,
+        )  # fmt: skip
+        target = have + shift
+        quantizer.count += out.size
+        quantizer.exponent = target if quantizer.exponent is None else max(quantizer.exponent, target)
+        return QTensor.trusted(out.reshape(shape), np.full((1,) * len(shape), target, np.int64), form)
+
     def parameter(
         self, build: Build, name: str, shape: Shape, scheme: str, fan_in: int = 1, fan_out: int = 1, decays: bool = True
     ) -> Parameter:

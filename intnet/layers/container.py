@@ -130,12 +130,25 @@ class Residual(Layer):
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Add body(x) and shortcut(x)."""
         other = x if self.shortcut is None else self.shortcut.forward(x, step)
-        return self.bring(add(self.body.forward(x, step), other), "activation", step)
+        return self._sum(self.body.forward(x, step), other, "activation", step)
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Add what comes back through both."""
         other = dy if self.shortcut is None else self.shortcut.backward(dy, step)
-        return self.bring(add(self.body.backward(dy, step), other), "error", step)
+        return self._sum(self.body.backward(dy, step), other, "error", step)
+
+    def _sum(self, a: QTensor, b: QTensor, role: str, step: Step) -> QTensor:
+        """Add, and round once; 8-bit tensors with one exponent each without keeping the exact sum, with the same bits."""
+        small = a.mantissa.itemsize == b.mantissa.itemsize == 1 and a.exponent.size == b.exponent.size == 1
+        exponents = int(a.exponent.flat[0]), int(b.exponent.flat[0])
+        base = min(exponents)
+        if not small or max(exponents) - base > 20:
+            return self.bring(add(a, b), role, step)
+        shape = a.mantissa.shape
+        factors = np.zeros((3, shape[-1]), np.int64)
+        factors[0], factors[1] = (1 << (exponent - base) for exponent in exponents)
+        operands = a.mantissa.reshape(-1, shape[-1]), b.mantissa.reshape(-1, shape[-1])
+        return self.bring_map(kernels.LinearMap(operands, factors, True, base), shape, role, step)
 
     def walk(self) -> Iterator[Layer]:
         """Yield this layer and those within it."""

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from intnet import kernels
 from intnet.arithmetic import TIES_EVEN
 from intnet.errors import InputError
-from intnet.formats import BlockFloat, Overflow
-from intnet.kernels.normalization import BatchStatistics, LinearMap
+from intnet.formats import Overflow
+from intnet.kernels.normalization import BatchStatistics
 from intnet.layers._base import Build, Layer, Parameter, Quantizer, Shape, Step, aligned, magnitude_bits
 from intnet.recipe import Role
 from intnet.tensor import QTensor
@@ -79,7 +79,7 @@ class BatchNorm(Layer):
         shape, x = x.mantissa.shape, self._aligned(x)
         linear, self._statistics = kernels.normalize_batch(x.mantissa, int(x.exponent.flat[0]), *parameters)
         self._update_running(self._statistics)
-        return self._bring_map(linear, shape, "activation", step)
+        return self.bring_map(linear, shape, "activation", step)
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Leave the gradients with the parameters, and return that of the inputs (or `dy`, if it is not wanted)."""
@@ -93,7 +93,7 @@ class BatchNorm(Layer):
         self.beta.gradient = QTensor.trusted(dbeta, dbeta_exponent)
         if not self.gives_input_gradient:
             return dy
-        return self._bring_map(linear, dy.mantissa.shape, "error", step)
+        return self.bring_map(linear, dy.mantissa.shape, "error", step)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the running mean and variance."""
@@ -120,29 +120,6 @@ class BatchNorm(Layer):
         """Give no gradient of the inputs."""
         self.gives_input_gradient = False
         return True
-
-    def _bring_map(self, linear: LinearMap, shape: Shape, role_name: str, step: Step) -> QTensor:
-        """Round the results of a map into the format of a role: what `bring` gives, without keeping what is rounded."""
-        quantizer = self.quantizers[role_name]
-        role, form = quantizer.role, quantizer.format
-        of_rows = isinstance(form, BlockFloat) and form.block != "tensor"
-        if of_rows or not step.training or role.overflow is Overflow.ERROR:
-            values, _ = kernels.evaluate(linear)
-            return self.bring(QTensor.trusted(values.reshape(shape), linear.exponent), role_name, step)
-        have = linear.exponent
-        if isinstance(form, BlockFloat):
-            low, high = BlockFloat.minimum_exponent, BlockFloat.maximum_exponent
-            shift = kernels.shift_to_fit(linear, form.word_bits, low - have, high - have)
-        else:
-            shift = -form.fraction_bits - have
-        out = kernels.evaluate_requantized(
-            linear, shift, role.rounding.code, role.overflow.code, form.word_bits, random_bits=role.random_bits,
-            seed=step.seed, stream=quantizer.stream, step=step.number, counters=quantizer.counters,
-        )  # fmt: skip
-        target = have + shift
-        quantizer.count += out.size
-        quantizer.exponent = target if quantizer.exponent is None else max(quantizer.exponent, target)
-        return QTensor.trusted(out.reshape(shape), np.full((1,) * len(shape), target, np.int64), form)
 
     def _evaluated(self, x: QTensor, parameters: tuple[Any, ...]) -> QTensor:
         """Normalize by the running statistics, all samples of one exponent at a time."""

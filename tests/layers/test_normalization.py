@@ -117,7 +117,7 @@ def test_results_rounded_at_once_are_those_of_bring(name, monkeypatch):
     for apart in (False, True):
         layer = layer_for((4, 4, 6), RECIPES[name])
         if apart:
-            monkeypatch.setattr(layer, "_bring_map", lambda linear, shape, role, step, layer=layer: layer.bring(
+            monkeypatch.setattr(layer, "bring_map", lambda linear, shape, role, step, layer=layer: layer.bring(
                 QTensor.trusted(kernels.evaluate(linear)[0].reshape(shape), linear.exponent), role, step
             ))  # fmt: skip
         y = layer.forward(x, step)

@@ -1,5 +1,6 @@
 """Where numbers are rounded: every kind of block against Fractions, what is counted, and alignment."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import naive
@@ -11,10 +12,10 @@ from numpy.testing import assert_array_equal
 
 from intnet.errors import InputError
 from intnet.formats import BlockFloat, Fixed
-from intnet.layers import Quantizer, Step
+from intnet.layers import Build, Dense, Quantizer, Residual, Step
 from intnet.layers._base import aligned
 from intnet.layers.container import add, combine
-from intnet.recipe import Role
+from intnet.recipe import RECIPES, Role
 from intnet.tensor import QTensor
 
 TRAINING = Step(1, 9, True)
@@ -167,3 +168,25 @@ def test_factors_and_words_of_more_than_62_bits_together(factor):
     bits = 39 + abs(factor).bit_length()
     bound = 0 if bits < 50 else Fraction(abs(factor) + 2) * Fraction(2) ** (bits - 62 - 32)
     assert all(abs(e) <= bound for e in (naive.value_of(out) - exact).ravel())
+
+
+@pytest.mark.parametrize("rounding", ["ties_even", "stochastic", "pseudo_stochastic"])
+@pytest.mark.parametrize("exponents", [(-3, -3), (-9, 2), (0, 20), (-20, 5)])
+def test_a_residual_sum_at_once_is_that_of_bring(rounding, exponents):
+    recipe = replace(RECIPES["int8"], activation=f"bfp-s8/tensor {rounding}", error=f"fxp-s8/2 {rounding}")
+    made = []
+    for small in (True, False):
+        layer = Residual([Dense(4)])
+        layer.build((4,), Build(recipe, 3, ("sum",)))
+        random = np.random.default_rng(1)
+        kind = np.int8 if small else np.int16  # the piece-by-piece path, by a longer type
+        a, b = (
+            QTensor(random.integers(-128, 128, (50, 4)).astype(kind), np.full((1, 1), one, np.int64), None) for one in exponents
+        )
+        step = Step(5, 7, True)
+        made.append([layer._sum(a, b, role, step) for role in ("activation", "error")])
+        made[-1].append([one.seen() for one in layer.quantizers.values()])
+    for fast, plain in zip(made[0][:2], made[1][:2], strict=True):
+        assert_array_equal(fast.mantissa, plain.mantissa, strict=True)
+        assert_array_equal(fast.exponent, plain.exponent, strict=True)
+    assert made[0][2] == made[1][2]
