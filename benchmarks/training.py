@@ -1,6 +1,7 @@
 """Training in integers against training in float32: the same networks, the same batches, the same two threads.
 
     python benchmarks/training.py [--data-dir DIR] [--json FILE] [--only mlp|resnet20]
+    python benchmarks/training.py --accuracy [--data-dir DIR]     PyTorch's test accuracy, for docs/studies/training
 
 Beside scikit-learn and, where it is installed, PyTorch (no dependency of intnet: ``pip install torch``). Every ratio is
 our time over theirs, best of several rounds that take turns, so that what else the machine does falls on all alike. Below 1 we
@@ -188,6 +189,30 @@ def bench_mlp(data, rounds: int, threads: int) -> dict[str, float]:
     return take_turns(contestants, rounds)
 
 
+def torch_accuracy(data_dir, seeds=range(3), epochs: int = 20) -> None:
+    """Train 784-100-50-10 in PyTorch's float32 on one thread, as docs/studies/training trains it in integers."""
+    torch = import_torch(1)
+    if torch is None:
+        sys.exit("PyTorch is not installed: pip install torch")
+    nn = torch.nn
+    parts = [datasets.load_mnist(data_dir, subset=part) for part in ("train", "test")]
+    (x, y), (tested, truth) = (
+        (torch.tensor(part.codes.astype(np.float32) / 255), torch.tensor(part.labels.astype(np.int64))) for part in parts
+    )
+    for seed in seeds:
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Linear(784, HIDDEN[0]), nn.ReLU(), nn.Linear(HIDDEN[0], HIDDEN[1]), nn.ReLU(), nn.Linear(HIDDEN[1], 10)
+        )
+        for epoch in range(epochs):
+            step = torch_step(torch, network, x, y, 2**-3 * (epochs - epoch) / epochs, 0)
+            order = torch.randperm(len(y))
+            for first in range(0, len(order), BATCH["mlp"]):
+                step(order[first : first + BATCH["mlp"]])
+        right = (network(tested).argmax(1) == truth).float().mean().item()
+        print(f"seed {seed}: {right:.2%}", flush=True)
+
+
 def bench_resnet20(rounds: int, threads: int) -> tuple[dict[str, float], float]:
     """One training step of ResNet-20 on 128 images, 8-bit against float32."""
     data, batch = Images(2 * BATCH["resnet20"]), BATCH["resnet20"]
@@ -215,8 +240,12 @@ def main() -> None:
     parser.add_argument("--data-dir", help="folder of the MNIST files (else $INTNET_DATA); without, random images of its size")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--only", choices=("mlp", "resnet20"), help="leave the other out")
+    parser.add_argument("--accuracy", action="store_true", help="train PyTorch's MLP for 20 epochs, 3 seeds, and nothing else")
     parser.add_argument("--rounds", type=int, default=7, help="best of so many (default: 7)")
     arguments = parser.parse_args()
+    if arguments.accuracy:
+        torch_accuracy(arguments.data_dir)
+        return
     threads = kernels.threads()
     found: dict[str, float] = {"threads": threads}
     if arguments.only != "resnet20":

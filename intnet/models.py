@@ -113,10 +113,10 @@ def _conv(outputs: int, kernel: int, stride: int = 1) -> Conv2D:
     return Conv2D(outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
-def _basic(inputs: int, outputs: int, stride: int, shortcut: bool) -> list[Layer]:
+def _basic(inputs: int, outputs: int, stride: int) -> list[Layer]:
     """Return a basic block of He et al. 2016: two 3x3 convolutions, and a ReLU after the sum."""
     body = [_conv(outputs, 3, stride), BatchNorm(), ReLU(), _conv(outputs, 3), BatchNorm()]
-    changed = stride != 1 or inputs != outputs or shortcut
+    changed = stride != 1 or inputs != outputs
     return [Residual(body, [_conv(outputs, 1, stride), BatchNorm()] if changed else None), ReLU()]
 
 
@@ -125,7 +125,7 @@ def _resnet(classes: int, widths: Sequence[int], blocks: int) -> Sequential:
     channels = widths[0]
     for stage, width in enumerate(widths):
         for block in range(blocks):
-            layers += _basic(channels, width, 2 if stage and not block else 1, False)
+            layers += _basic(channels, width, 2 if stage and not block else 1)
             channels = width
     return Sequential(*layers, GlobalAvgPool(), Dense(classes, bias=True, initial="xavier_uniform"))
 
