@@ -102,9 +102,102 @@ def _dot_by_parts(builder, total, a, b, bits, signed):
     return total
 
 
-def _make_tile(vectors: int):
-    rows = ROWS[vectors]
+class _Tile:
+    """What a tile's code is made of: its types, and the loop over the reduction."""
 
+    def __init__(self, vectors, a_type, result_type):
+        self.vectors, self.rows, self.a_type = vectors, ROWS[vectors], a_type
+        self.word = I64 if a_type == types.int64 else I32
+        self.result = I64 if result_type == types.int64 else I32
+        self.lanes = LANES if self.result is I32 else LANES // 2
+        self.vector = ir.VectorType(self.result, self.lanes)
+        self.a_bytes, self.word_bytes, self.result_bytes = a_type.bitwidth // 8, self.word.width // 8, self.result.width // 8
+
+    def scale(self, builder, value, size):
+        return builder.mul(value, ir.Constant(I64, size))
+
+    def plus(self, builder, address, offset):
+        return builder.add(address, ir.Constant(I64, offset))
+
+    def initial(self, builder, address):
+        """Load the vectors that every row begins with."""
+        size = self.lanes * self.result_bytes
+        start = [_load(builder, self.plus(builder, address, v * size), self.vector) for v in range(self.vectors)]
+        return [list(start) for _ in range(self.rows)]
+
+    def loop(self, builder, steps, a_rows, b_at, start):
+        """Walk `steps` words of the reduction; return the sums."""
+        entry = builder.block
+        loop, done = builder.append_basic_block("step"), builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed(">", steps, ir.Constant(I64, 0)), loop, done)
+
+        builder.position_at_end(loop)
+        k = builder.phi(I64)
+        k.add_incoming(ir.Constant(I64, 0), entry)
+        sums = self._phis(builder, start, entry)
+        b_step = builder.add(b_at, self.scale(builder, k, self.vectors * self.lanes * self.word_bytes))
+        words = ir.VectorType(self.word, self.lanes)
+        size = self.lanes * self.word_bytes
+        bs = [_load(builder, self.plus(builder, b_step, v * size), words) for v in range(self.vectors)]
+        if words != self.vector:
+            bs = [builder.sext(b, self.vector) for b in bs]
+        k_bytes = self.scale(builder, k, self.word_bytes)
+        new = []
+        for row, a_row_at in zip(sums, a_rows, strict=True):
+            x = _load(builder, builder.add(a_row_at, k_bytes), self.word)
+            x = _splat(builder, builder.sext(x, self.result) if self.word != self.result else x, self.lanes)
+            new.append([_dot(builder, self.a_type, total, x, b) for total, b in zip(row, bs, strict=True)])
+        following = builder.add(k, ir.Constant(I64, 1))
+        k.add_incoming(following, loop)
+        self._close(sums, new, loop)
+        builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
+
+        builder.position_at_end(done)
+        final = self._phis(builder, start, entry)
+        self._close(final, new, loop)
+        return final
+
+    def segments(self, builder, count, a_rows, a_segment, b_at, steps, start):
+        """Walk `count` (at least 1) runs of `steps` words, in the rows `a_segment` bytes apart; return the sums."""
+        entry, segment = builder.block, builder.append_basic_block("segment")
+        builder.branch(segment)
+        builder.position_at_end(segment)
+        s, a_offset, b_offset = (builder.phi(I64) for _ in range(3))
+        for phi in (s, a_offset, b_offset):
+            phi.add_incoming(ir.Constant(I64, 0), entry)
+        sums = self._phis(builder, start, entry)
+        rows = [builder.add(row, a_offset) for row in a_rows]
+        final = self.loop(builder, steps, rows, builder.add(b_at, b_offset), sums)
+        following = builder.add(s, ir.Constant(I64, 1))
+        b_segment = self.scale(builder, steps, self.vectors * self.lanes * self.word_bytes)
+        s.add_incoming(following, builder.block)
+        a_offset.add_incoming(builder.add(a_offset, a_segment), builder.block)
+        b_offset.add_incoming(builder.add(b_offset, b_segment), builder.block)
+        self._close(sums, final, builder.block)
+        done = builder.append_basic_block("segments_done")
+        builder.cbranch(builder.icmp_signed("<", following, count), segment, done)
+        builder.position_at_end(done)
+        return final
+
+    def store(self, builder, sums, c_rows):
+        size = self.lanes * self.result_bytes
+        for row, at in zip(sums, c_rows, strict=True):
+            for v, value in enumerate(row):
+                target = builder.inttoptr(self.plus(builder, at, v * size), self.vector.as_pointer())
+                builder.store(value, target).align = 1
+
+    def _phis(self, builder, start, entry):
+        phis = [[builder.phi(self.vector) for _ in row] for row in start]
+        self._close(phis, start, entry)
+        return phis
+
+    def _close(self, phis, values, block):
+        for row, row_values in zip(phis, values, strict=True):
+            for phi, value in zip(row, row_values, strict=True):
+                phi.add_incoming(value, block)
+
+
+def _make_tile(vectors: int):
     @intrinsic
     def tile(typing_context, a, a_start, a_row, b, b_start, steps, initial, initial_start, c, c_start, c_row):  # noqa: ARG001
         """Write one tile of ``C = initial + A B``.
@@ -112,74 +205,24 @@ def _make_tile(vectors: int):
         Starts and row lengths count elements of their arrays; `steps` counts words of the reduction. Every row begins with
         the same initial vector.
         """
-        a_type, result_type = a.dtype, c.dtype
-        word = I64 if a_type == types.int64 else I32
-        result = I64 if result_type == types.int64 else I32
-        lanes = LANES if result is I32 else LANES // 2
-        vector, word_bytes, result_bytes = ir.VectorType(result, lanes), word.width // 8, result.width // 8
-        a_bytes = a_type.bitwidth // 8
 
         def emit(context, builder, signature, args):
-            kinds = signature.args
-            scale = lambda value, size: builder.mul(value, ir.Constant(I64, size))  # noqa: E731
-            a_at = _address(context, builder, kinds[0], args[0], scale(args[1], a_bytes))
-            a_row_bytes = scale(args[2], a_bytes)
-            b_at = _address(context, builder, kinds[3], args[3], scale(args[4], word_bytes))
-            initial_at = _address(context, builder, kinds[6], args[6], scale(args[7], result_bytes))
-            c_at = _address(context, builder, kinds[8], args[8], scale(args[9], result_bytes))
-            c_row_bytes, steps = scale(args[10], result_bytes), args[5]
-            step_bytes = vectors * lanes * word_bytes
+            kinds, tile = signature.args, _Tile(vectors, a.dtype, c.dtype)
 
-            def plus(address, offset):
-                return builder.add(address, ir.Constant(I64, offset))
+            def address(array, start, size):
+                return _address(context, builder, kinds[array], args[array], tile.scale(builder, args[start], size))
 
-            start = [_load(builder, plus(initial_at, v * lanes * result_bytes), vector) for v in range(vectors)]
-            a_rows = [a_at]
-            for _ in range(rows - 1):
+            a_row_bytes = tile.scale(builder, args[2], tile.a_bytes)
+            a_rows = [address(0, 1, tile.a_bytes)]
+            b_at = address(3, 4, tile.word_bytes)
+            start = tile.initial(builder, address(6, 7, tile.result_bytes))
+            c_rows, c_row_bytes = [address(8, 9, tile.result_bytes)], tile.scale(builder, args[10], tile.result_bytes)
+            for _ in range(tile.rows - 1):
                 a_rows.append(builder.add(a_rows[-1], a_row_bytes))
-            entry = builder.block
-            loop, done = builder.append_basic_block("step"), builder.append_basic_block("done")
-            any_step = builder.icmp_signed(">", steps, ir.Constant(I64, 0))
-            builder.cbranch(any_step, loop, done)
-
-            builder.position_at_end(loop)
-            k = builder.phi(I64)
-            k.add_incoming(ir.Constant(I64, 0), entry)
-            sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
-            for row in sums:
-                for total, value in zip(row, start, strict=True):
-                    total.add_incoming(value, entry)
-            b_step = builder.add(b_at, builder.mul(k, ir.Constant(I64, step_bytes)))
-            words = ir.VectorType(word, lanes)
-            bs = [_load(builder, plus(b_step, v * lanes * word_bytes), words) for v in range(vectors)]
-            if words != vector:
-                bs = [builder.sext(b, vector) for b in bs]
-            k_bytes = builder.mul(k, ir.Constant(I64, word_bytes))
-            new = []
-            for row, a_row_at in zip(sums, a_rows, strict=True):
-                x = _load(builder, builder.add(a_row_at, k_bytes), word)
-                x = _splat(builder, builder.sext(x, result) if word != result else x, lanes)
-                new.append([_dot(builder, a_type, total, x, b) for total, b in zip(row, bs, strict=True)])
-            following = builder.add(k, ir.Constant(I64, 1))
-            k.add_incoming(following, loop)
-            for row, values in zip(sums, new, strict=True):
-                for total, value in zip(row, values, strict=True):
-                    total.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
-
-            builder.position_at_end(done)
-            at = c_at
-            for r in range(rows):
-                for v in range(vectors):
-                    final = builder.phi(vector)
-                    final.add_incoming(start[v], entry)
-                    final.add_incoming(new[r][v], loop)
-                    new[r][v] = final
-            for r in range(rows):
-                for v in range(vectors):
-                    target = builder.inttoptr(plus(at, v * lanes * result_bytes), vector.as_pointer())
-                    builder.store(new[r][v], target).align = 1
-                at = builder.add(at, c_row_bytes)
+            sums = tile.loop(builder, args[5], a_rows, b_at, start)
+            for _ in range(tile.rows - 1):
+                c_rows.append(builder.add(c_rows[-1], c_row_bytes))
+            tile.store(builder, sums, c_rows)
             return context.get_dummy_value()
 
         integer = types.int64
@@ -189,5 +232,51 @@ def _make_tile(vectors: int):
     return tile
 
 
+def _make_scattered_tile(vectors: int):
+    @intrinsic
+    def scattered_tile(
+        typing_context, a, a_places, first_place, a_segment, segments, b, b_start, steps,  # noqa: ARG001
+        initial, c, c_start, c_places, first_c,  # noqa: ARG001
+    ):  # fmt: skip
+        """Write one tile of ``C = initial + A B``, whose rows stand anywhere and consist of segments.
+
+        Row r of A begins at ``a[a_places[first_place + r]]`` and has `segments` (at least 1) runs of `steps` words, the next
+        one `a_segment` elements on. Row r of C begins at ``c[c_start + c_places[first_c + r]]``.
+        """
+
+        def emit(context, builder, signature, args):
+            kinds, tile = signature.args, _Tile(vectors, a.dtype, c.dtype)
+
+            def address(array, start, size):
+                offset = ir.Constant(I64, 0) if start is None else tile.scale(builder, start, size)
+                return _address(context, builder, kinds[array], args[array], offset)
+
+            def rows(base, places, first, size):
+                table = address(places, args[first], 8)
+                for r in range(tile.rows):
+                    place = _load(builder, tile.plus(builder, table, 8 * r), I64)
+                    yield builder.add(base, tile.scale(builder, place, size))
+
+            a_rows = list(rows(address(0, None, 0), 1, 2, tile.a_bytes))
+            a_segment = tile.scale(builder, args[3], tile.a_bytes)
+            b_at = address(5, args[6], tile.word_bytes)
+            start = tile.initial(builder, address(8, None, 0))
+            sums = tile.segments(builder, args[4], a_rows, a_segment, b_at, args[7], start)
+            tile.store(builder, sums, rows(address(9, args[10], tile.result_bytes), 11, 12, tile.result_bytes))
+            return context.get_dummy_value()
+
+        integer = types.int64
+        signature = types.void(
+            a, a_places, integer, integer, integer, b, integer, integer, initial, c, integer, c_places, integer
+        )
+        return signature, emit
+
+    return scattered_tile
+
+
 tile_1, tile_2 = _make_tile(1), _make_tile(2)
 tile_3, tile_4 = (_make_tile(3), _make_tile(4)) if WIDE else (tile_1, tile_2)
+scattered_tile_1, scattered_tile_2 = _make_scattered_tile(1), _make_scattered_tile(2)
+scattered_tile_3, scattered_tile_4 = (
+    (_make_scattered_tile(3), _make_scattered_tile(4)) if WIDE else (scattered_tile_1, scattered_tile_2)
+)

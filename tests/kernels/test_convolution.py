@@ -218,7 +218,7 @@ def test_fast_equals_plain_where_sums_wrap(kind, result):
 @pytest.mark.usefixtures("threads")
 def test_fast_in_many_small_blocks(kind, result, monkeypatch):
     """Blocks so small that every loop over them runs more than once."""
-    for name, size in {"_DEPTH": 64, "_PATCHES": 4096, "_COLUMNS": 96, "_POSITIONS": 2**14}.items():
+    for name, size in {"_DEPTH": 64, "_LINES": 4096, "_WINDOWS": 30, "_COLUMNS": 96, "_POSITIONS": 2**14}.items():
         monkeypatch.setattr(simd, name, size)
     pieces_of = _parallel.pieces_of
     monkeypatch.setattr(_parallel, "pieces_of", lambda count, multiple=1, minimum=1: pieces_of(count, multiple, 1))  # noqa: ARG005

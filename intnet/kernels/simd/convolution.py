@@ -17,16 +17,27 @@ import numpy as np
 
 from intnet._compile import jit
 from intnet.kernels import _parallel
-from intnet.kernels.simd.patches import gather_patches, position
-from intnet.kernels.simd.product import _multiply_panel, _padded, _tile, pack_b, packed_type
+from intnet.kernels.simd.lines import lines_of, pad_lines, places_of
+from intnet.kernels.simd.patches import gather_patches
+from intnet.kernels.simd.product import _padded, _tile, pack_b, packed_type
 from intnet.kernels.simd.weaving import VECTOR, add_up_bytes, copy_runs, fill_runs, transpose_words, weave
-from intnet.kernels.tiles import LANES, MAX_VECTORS, ROW_BLOCK, ROWS
+from intnet.kernels.tiles import (
+    LANES,
+    MAX_VECTORS,
+    ROW_BLOCK,
+    ROWS,
+    scattered_tile_1,
+    scattered_tile_2,
+    scattered_tile_3,
+    scattered_tile_4,
+)
 
 _GAP = 64  # bytes between packed rows: rows a power of two apart would compete for the same places of the cache
 _OFFSET = 128  # of unsigned bytes on the left, as in the product
 _HEIGHTS = (0, ROWS[1], ROWS[2], ROWS.get(3, 1), ROWS.get(4, 1))  # of a tile, by its vectors
 _DEPTH = 2**14  # bytes of a patch that are packed together, more if one kernel row has more
-_PATCHES = 2**18  # bytes of patches that are packed together
+_LINES = 2**16  # bytes of padded lines that are worked on together
+_WINDOWS = 4096  # and at most so many windows, if a line has no more
 _COLUMNS = 1200  # bytes of a patch that meet a block of output pixels together, in the backward pass of the weights
 _POSITIONS = 2**20  # bytes of that block
 
@@ -35,77 +46,76 @@ _POSITIONS = 2**20  # bytes of that block
 
 
 @jit
-def convolve_rows(
-    source, image, taps, grid, first, last, rows_at_once, flip, offset, patches, left, row, words, sums, n, width, place, add, c
-):
-    """Multiply the patches of positions `first` to `last` by packed weights.
+def convolve_lines(
+    source, image, taps, grid, first, last, lines_at_once, flip, offset, padded, left, steps, words, sums, n, width, place,
+    channel, add, c,
+):  # fmt: skip
+    """Multiply the windows of lines `first` to `last` by packed weights.
 
     Parameters
     ----------
-    source, image, taps, grid, flip : as in `gather_patches`
-    rows_at_once : int
-        Patches packed together, as many as `left` has rows.
+    source, image, taps, grid, flip : as in `pad_lines`
+    lines_at_once : int
+        Lines of windows padded together.
     offset : int
-        What the packed elements of `left` are too large by.
-    patches, left : uint8, the tile's left type
+        What the elements of `left` are too large by.
+    padded, left : uint8, the tile's left type
         The same scratch memory twice.
-    row : int
-        Elements of a row of `left`.
+    steps : int
+        Words of a kernel row. Its last one may reach beyond the row, where the weights are zeros.
     words, sums : from `pack_b`
     n, width : int
         Columns of C, and of a panel.
-    place : (height, width, channels, channel, y, x, step y, step x)
-        Of the images in C; position (i, j) belongs at pixel ``(y + i * step y, x + j * step x)``, from `channel` on.
+    place : as in `places_of`, of the images in C
+    channel : int
+        Where the results begin in a pixel of C.
     add : bool
         Whether to add to what C holds.
     c : int32 or int64, written
     """
-    target_height, target_width, channels, channel, first_y, first_x, step_y, step_x = place
-    grid_height, grid_width = grid
     vector = width // MAX_VECTORS
-    panels = sums.shape[0]
-    steps = words.shape[0] // (panels * width)
-    dense = target_height == grid_height and target_width == grid_width
+    panels, size = sums.shape[0], padded.size // left.size
+    row = ((grid[1] - 1) * taps[5] + taps[1]) * taps[3] // size  # elements of a padded line
     scratch = np.zeros(ROW_BLOCK * width, c.dtype)
     initial = np.zeros(width, c.dtype)
-    block = np.zeros(np.int64(0) if dense else rows_at_once * n, c.dtype)
-    row_bytes = row * (patches.size // left.size)
-    for p in range(first, last, rows_at_once):
-        rows = min(rows_at_once, last - p)
-        gather_patches(source, image, taps, grid, p, p + rows, flip, row_bytes, patches)
+    places = np.empty(lines_at_once * grid[1] + ROW_BLOCK, np.int64)
+    targets, in_scratch = np.empty(places.size, np.int64), np.empty(ROW_BLOCK, np.int64)
+    for line in range(first, last, lines_at_once):
+        to_line = min(line + lines_at_once, last)
+        pad_lines(source, image, taps, grid, line, to_line, flip, padded)
+        windows = places_of(taps, grid, line, to_line, size, place, np.int64(ROW_BLOCK), places, targets)
         for panel in range(panels):
             columns = min(width, n - panel * width)
-            padded = _padded(columns, width)
-            for j in range(padded):
+            filled = _padded(columns, width)
+            vectors = filled // vector
+            for j in range(filled):
                 initial[j] = -offset * np.int64(sums[panel, j])
-            at = panel * width * steps
-            if dense:
-                target, c_at, c_row, adds = c, p * channels + channel + panel * width, channels, add
-            else:
-                target, c_at, c_row, adds = block, panel * width, n, False
-            _multiply_panel(
-                padded // vector,
-                left,
-                rows,
-                row,
-                words,
-                at,
-                steps,
-                initial,
-                target,
-                c_at,
-                c_row,
-                padded,
-                columns,
-                scratch,
-                adds,
-            )
-        if not dense:
-            for r in range(rows):
-                b, i, j = position(p + r, grid_height, grid_width)
-                y, x = first_y + i * step_y, first_x + j * step_x
-                to = ((b * target_height + y) * target_width + x) * channels + channel
-                _put(c, to, block, r * n, n, add)
+            for r in range(ROW_BLOCK):
+                in_scratch[r] = r * filled
+            at, c_at, height = panel * width * steps * taps[0], channel + panel * width, _HEIGHTS[vectors]
+            for i in range(0, windows, height):
+                if not add and i + height <= windows and columns == filled:
+                    _scattered_tile(vectors, left, places, i, row, taps[0], words, at, steps, initial, c, c_at, targets, i)
+                    continue
+                zero = np.int64(0)
+                _scattered_tile(
+                    vectors, left, places, i, row, taps[0], words, at, steps, initial, scratch, zero, in_scratch, zero
+                )
+                for r in range(min(height, windows - i)):
+                    _put(c, c_at + targets[i + r], scratch, r * filled, columns, add)
+
+
+@jit
+def _scattered_tile(vectors, a, places, first, row, rows, words, at, steps, initial, c, c_at, targets, first_target):
+    """Multiply by the scattered tile of so many vectors."""
+    if vectors == 1:
+        scattered_tile_1(a, places, first, row, rows, words, at, steps, initial, c, c_at, targets, first_target)
+    elif vectors == 2:
+        scattered_tile_2(a, places, first, row, rows, words, at, steps, initial, c, c_at, targets, first_target)
+    elif vectors == 3:
+        scattered_tile_3(a, places, first, row, rows, words, at, steps, initial, c, c_at, targets, first_target)
+    else:
+        scattered_tile_4(a, places, first, row, rows, words, at, steps, initial, c, c_at, targets, first_target)
 
 
 @jit
@@ -250,32 +260,34 @@ def _of_groups(joined, weights, groups, number):
         yield joined[:, group, :, :, :, group], weights[:, group]
 
 
-def _convolve(source, image, taps, grid, b, b_transposed, kind, place, add, positions, out):
-    """Convolve with weights given as the right operand of a product, see `convolve_rows`."""
+def _convolve(source, image, taps, grid, weights, kind, place, channel, add, images, out):
+    """Convolve with weights (kernel rows, elements of a row, columns), see `convolve_lines`."""
     together, word_type, left_type, offset, width = _layout(kind, out.dtype)
-    size = np.dtype(kind).itemsize
-    n, k = b.shape if b_transposed else b.shape[::-1]
-    steps, panels = -(-k // together), -(-n // width)
-    words = np.empty(panels * width * steps, word_type)
+    rows, elements, n = weights.shape
+    steps, panels = -(-elements // together), -(-n // width)
+    if steps * together > elements:
+        weights = np.pad(weights, ((0, 0), (0, steps * together - elements), (0, 0)))
+    flat = np.ascontiguousarray(weights).reshape(-1)
+    words = np.empty(panels * width * steps * rows, word_type)
     sums = np.zeros((panels, width), np.int32)
-    row_bytes = -(-steps * together * size // _GAP) * _GAP + _GAP
-    rows = max(1, _PATCHES // row_bytes // ROW_BLOCK) * ROW_BLOCK
-    rows = min(rows, -(-positions // ROW_BLOCK) * ROW_BLOCK)
-    flip, flat, row = np.uint8(offset), b.reshape(-1), b.shape[1]
+    row = ((int(grid[1]) - 1) * int(taps[5]) + int(taps[1])) * int(taps[3])  # bytes of a padded line
+    at_once = max(1, min(_LINES // row, _WINDOWS // int(grid[1])))
+    flip, all_steps = np.uint8(offset), steps * rows
 
     def pack(first, last):
-        pack_b(flat, row, b_transposed, 0, k, together, n, width, first, last, words, sums)
+        pack_b(flat, n, False, 0, all_steps * together, together, n, width, first, last, words, sums)
 
     def work(first, last):
-        patches = np.zeros(rows * row_bytes, np.uint8)
-        left = patches.view(left_type)
-        convolve_rows(
-            source, image, taps, grid, first, last, rows, flip, offset, patches, left, row_bytes // size, words, sums, n, width,
-            place, add, out,
+        lines = min(at_once, last - first)
+        padded = np.zeros(-(-(lines_of(lines, grid[0], taps[0], taps[4]) * row + _GAP) // 8) * 8, np.uint8)
+        convolve_lines(
+            source, image, taps, grid, first, last, lines, flip, offset, padded, padded.view(left_type), steps, words, sums, n,
+            width, place, channel, add, out,
         )  # fmt: skip
 
-    _parallel.run(pack, _parallel.pieces_of(panels, minimum=max(1, 2**18 // (steps * together * width))))
-    _parallel.run(work, _parallel.pieces_of(positions, ROW_BLOCK, minimum=max(1, 2**22 // (n * steps * together))))
+    minimum = max(1, 2**22 // (n * all_steps * together * int(grid[1])))
+    _parallel.run(pack, _parallel.pieces_of(panels, minimum=max(1, 2**18 // (all_steps * together * width))))
+    _parallel.run(work, _parallel.pieces_of(images * int(grid[0]), minimum=minimum))
 
 
 def conv2d(x, weights, stride, padding, groups, kind, out):
@@ -308,17 +320,16 @@ def conv2d(x, weights, stride, padding, groups, kind, out):
     kind = _possible(kind, out.dtype)
     size = np.dtype(kind).itemsize
     source, image, grid = _as_bytes(x, kind), _numbers(height, width, channels * size), _numbers(oh, ow)
-    weights = weights.astype(kind, copy=False)
+    weights, place = weights.astype(kind, copy=False), _numbers(oh, ow, out_c, 0, 0, 1, 1)
     at_once = max(1, _DEPTH // (kw * c * size))  # kernel rows
     group_out = out_c // groups
     for group in range(groups):
         of_group = weights[group * group_out : (group + 1) * group_out]
-        place = _numbers(oh, ow, out_c, group * group_out, 0, 0, 1, 1)
         for ky in range(0, kh, at_once):
-            b = np.ascontiguousarray(of_group[:, ky : ky + at_once]).reshape(group_out, -1)
-            rows = min(at_once, kh - ky)
-            taps = _numbers(rows, kw, group * c * size, c * size, stride[0], stride[1], padding[0] - ky, padding[2])
-            _convolve(source, image, taps, grid, b, True, kind, place, ky > 0, n * oh * ow, out.reshape(-1))
+            some = of_group[:, ky : ky + at_once]
+            taps = _numbers(some.shape[1], kw, group * c * size, c * size, *stride, padding[0] - ky, padding[2])
+            rows = some.transpose(1, 2, 3, 0).reshape(some.shape[1], kw * c, group_out)
+            _convolve(source, image, taps, grid, rows, kind, place, group * group_out, ky > 0, n, out.reshape(-1))
 
 
 def _phases(stride, padding, kernel, size):
@@ -369,13 +380,12 @@ def conv2d_backward_input(dy, weights, stride, padding, groups, kind, out):
             phase = tapwise[:, tap_y :: stride[0], tap_x :: stride[1]][:, ::-1, ::-1]
             at_once = max(1, _DEPTH // (taps_x * group_out * size))
             for group in range(groups):
-                place = _numbers(height, width, channels, group * c, y, x, stride[0], stride[1])
+                place, grid = _numbers(height, width, channels, y, x, *stride), _numbers(rows, columns)
                 for ky in range(0, taps_y, at_once):
-                    b = np.ascontiguousarray(phase[group, ky : ky + at_once]).reshape(-1, c)
-                    taps_at_once, channels_at, of_tap = min(at_once, taps_y - ky), group * group_out * size, group_out * size
-                    taps = _numbers(taps_at_once, taps_x, channels_at, of_tap, 1, 1, top - ky, left)
-                    grid = _numbers(rows, columns)
-                    _convolve(source, image, taps, grid, b, False, kind, place, ky > 0, n * rows * columns, out.reshape(-1))
+                    some = phase[group, ky : ky + at_once].reshape(-1, taps_x * group_out, c)
+                    channels_at, of_tap = group * group_out * size, group_out * size
+                    taps = _numbers(len(some), taps_x, channels_at, of_tap, 1, 1, top - ky, left)
+                    _convolve(source, image, taps, grid, some, kind, place, group * c, ky > 0, n, out.reshape(-1))
 
 
 def _column_chunks(kh, kw, c, limit):
