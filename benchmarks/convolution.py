@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from intnet.kernels import _parallel
-from intnet.kernels.simd import convolution, product
+from intnet.kernels.simd import convolution, convolution_weights, product
 
 SHAPES = [  # images, height and width, channels, output channels, stride
     (128, 32, 3, 16, 1),
@@ -74,7 +74,7 @@ def convolution_calls(random, kind, shape):
     calls = (
         lambda: convolution.conv2d(x, weights, *geometry, y),
         lambda: convolution.conv2d_backward_input(dy, weights, *geometry, dx),
-        lambda: convolution.conv2d_backward_weights(x, dy, *geometry, dw),
+        lambda: convolution_weights.conv2d_backward_weights(x, dy, *geometry, dw),
     )
     return calls, dy.size * 9 * channels
 

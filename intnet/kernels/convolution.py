@@ -16,6 +16,7 @@ from intnet.kernels import plain
 from intnet.kernels.plain import convolution as plain_convolution
 from intnet.kernels.product import Integers, Side, choose, choose_for, largest_of_type
 from intnet.kernels.simd import convolution as simd_convolution
+from intnet.kernels.simd import convolution_weights as simd_weights
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
@@ -153,7 +154,7 @@ def conv2d_backward_weights(
     left : int
         How many sums lay outside the accumulator.
     """
-    kernels = (plain_convolution.conv2d_backward_weights, simd_convolution.conv2d_backward_weights)
+    kernels = (plain_convolution.conv2d_backward_weights, simd_weights.conv2d_backward_weights)
     terms = dy.shape[0] * dy.shape[1] * dy.shape[2]
     shape = (dy.shape[3], *kernel, x.shape[3] // groups)
     # A kernel tap meets a pixel of x once at most.

@@ -11,9 +11,11 @@ from numpy.testing import assert_array_equal
 from intnet.kernels import _parallel, convolution
 from intnet.kernels.plain import convolution as plain
 from intnet.kernels.simd import convolution as simd
+from intnet.kernels.simd import convolution_weights as simd_weights
 
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="tiles exist only in compiled code")
 TYPES = [np.int8, np.int16, np.int32, np.int64]
+FAST = {"conv2d": simd, "conv2d_backward_input": simd, "conv2d_backward_weights": simd_weights}
 KINDS = [(np.int8, np.int32), (np.int16, np.int32), (np.int32, np.int32), (np.int32, np.int64), (np.int64, np.int64)]
 
 
@@ -73,7 +75,7 @@ class Case:
         results = []
         for name, a, b, shape in self.passes():
             results.append(np.full(shape, 7, result))
-            getattr(simd, name)(a, b, *self.geometry, kind, results[-1])
+            getattr(FAST[name], name)(a, b, *self.geometry, kind, results[-1])
         return results
 
     def chosen(self, **options):
@@ -138,9 +140,9 @@ def test_the_accumulator_by_default_holds_every_sum_of_small_types(kind):
 def test_sums_of_magnitudes_prove_32_bits(groups, monkeypatch):
     """Operands with few large elements: as all were large, sums of 16-bit products would need 64 bits."""
     seen = []
-    for name in ("conv2d", "conv2d_backward_input", "conv2d_backward_weights"):
-        kernel = getattr(simd, name)
-        monkeypatch.setattr(simd, name, lambda *args, kernel=kernel: (seen.append(args[-1].dtype), kernel(*args)))
+    for name, module in FAST.items():
+        kernel = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, kernel=kernel: (seen.append(args[-1].dtype), kernel(*args)))
     random = np.random.default_rng(groups)
     case = Case(random, np.int16, n=2, groups=groups, image=(5, 5), kernel=(3, 3), stride=(1, 2), padding=(1, 1, 1, 1))
     for array in (case.weights, case.dy):
@@ -218,8 +220,10 @@ def test_fast_equals_plain_where_sums_wrap(kind, result):
 @pytest.mark.usefixtures("threads")
 def test_fast_in_many_small_blocks(kind, result, monkeypatch):
     """Blocks so small that every loop over them runs more than once."""
-    for name, size in {"_DEPTH": 64, "_LINES": 4096, "_WINDOWS": 30, "_COLUMNS": 96, "_POSITIONS": 2**14}.items():
+    for name, size in {"_DEPTH": 64, "_LINES": 4096, "_WINDOWS": 30}.items():
         monkeypatch.setattr(simd, name, size)
+    for name, size in {"_BLOCK": 4096, "_STEPS": 1, "_PLANES": 4096}.items():
+        monkeypatch.setattr(simd_weights, name, size)
     pieces_of = _parallel.pieces_of
     monkeypatch.setattr(_parallel, "pieces_of", lambda count, multiple=1, minimum=1: pieces_of(count, multiple, 1))  # noqa: ARG005
     sizes = [(40, 3, 1), (3, 5, 2), (150, 70, 1), (1, 1, 24), (17, 1, 3)]

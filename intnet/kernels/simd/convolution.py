@@ -1,16 +1,17 @@
-"""Convolutions at the rate of the matrix product: patches are packed a block of rows at a time into its left operand.
+"""Convolutions at the rate of the matrix product: windows are rows of its left operand, where they lie.
 
 Images lie with their channels last, ``(n, height, width, channels)``, weights as ``(out channels, kernel height, kernel
-width, channels of a group)``. So a patch, all that one output sees, is a few contiguous runs of memory, one a kernel row,
-and the elements that a word of the tiles holds lie side by side in it. A patch is a row of the left operand, the weights of
-an output channel are a column of the right one, and no more than a cache full of patches ever exists.
+width, channels of a group)``. So a window, all that one output sees, is a few contiguous runs of memory, one a kernel row,
+and the elements that a word of the tiles holds lie side by side in it. A cache full of lines of the images is written out
+with its zero padding (:mod:`intnet.kernels.simd.lines`); the tiles find the windows in it by their places, and write every
+result to its own. The weights of an output channel are a column of the right operand, packed.
 
-    forward            y = patches(x) . weights'       a row an output pixel, a column an output channel
-    backward, input    dx = patches(dy) . weights      stride s leaves s * s phases of input pixels, each seen by the kernel
+    forward            y = windows(x) . weights'       a row an output pixel, a column an output channel
+    backward, input    dx = windows(dy) . weights      stride s leaves s * s phases of input pixels, each seen by the kernel
                                                        taps of its own phase: a convolution of stride 1 each
-    backward, weights  dw = dy' . patches(x)           the sum runs over output pixels, in blocks
 
-Everything is exact modulo the word of the result. Zero padding is written into the patches.
+The backward pass of the weights is in :mod:`intnet.kernels.simd.convolution_weights`. Everything is exact modulo the word of
+the result.
 """
 
 import numpy as np
@@ -18,9 +19,7 @@ import numpy as np
 from intnet._compile import jit
 from intnet.kernels import _parallel
 from intnet.kernels.simd.lines import lines_of, pad_lines, places_of
-from intnet.kernels.simd.patches import gather_patches
-from intnet.kernels.simd.product import _padded, _tile, pack_b, packed_type
-from intnet.kernels.simd.weaving import VECTOR, add_up_bytes, copy_runs, fill_runs, transpose_words, weave
+from intnet.kernels.simd.product import _padded, pack_b, packed_type
 from intnet.kernels.tiles import (
     LANES,
     MAX_VECTORS,
@@ -35,11 +34,9 @@ from intnet.kernels.tiles import (
 _GAP = 64  # bytes between packed rows: rows a power of two apart would compete for the same places of the cache
 _OFFSET = 128  # of unsigned bytes on the left, as in the product
 _HEIGHTS = (0, ROWS[1], ROWS[2], ROWS.get(3, 1), ROWS.get(4, 1))  # of a tile, by its vectors
-_DEPTH = 2**14  # bytes of a patch that are packed together, more if one kernel row has more
+_DEPTH = 2**14  # bytes of a window that are packed together, more if one kernel row has more
 _LINES = 2**16  # bytes of padded lines that are worked on together
 _WINDOWS = 4096  # and at most so many windows, if a line has no more
-_COLUMNS = 1200  # bytes of a patch that meet a block of output pixels together, in the backward pass of the weights
-_POSITIONS = 2**20  # bytes of that block
 
 
 # 1. Kernels --------------------------------------------------------------------------------------------------------------
@@ -128,84 +125,6 @@ def _put(c, to, block, start, count, add):
     else:
         for k in range(np.uint64(count)):
             c[to + k] = block[start + k]
-
-
-@jit
-def _weave_rows(block, row, steps, together, columns, vector, words, flip):
-    """Write words of `together` neighbouring rows, `columns` of them a step, and after the last up to a vector more."""
-    for step in range(steps):
-        for column in range(0, columns, vector):
-            weave(block, step * together * row + column, row, words, step * columns + column, flip)
-
-
-@jit
-def accumulate_rows(
-    source, image, taps, grid, first, last, depth, together, flip, offset, dy, dy_pixel, dy_at, rows, block_bytes, block,
-    columns, words, left_words, left, width, c, c_at, c_row,
-):  # fmt: skip
-    """Add ``dy' . patches`` of positions `first` to `last` to columns of C.
-
-    Parameters
-    ----------
-    source, image, taps, grid : as in `gather_patches`
-    depth : int
-        Positions taken together.
-    together : int
-        Elements of the reduction in a word.
-    flip, offset : uint8, int
-        Bits flipped in every byte of `dy`, and what its elements are too large by then.
-    dy : (bytes,) uint8
-    dy_pixel, dy_at, rows : int
-        Bytes of a position of `dy`, where the first channel taken begins in it, and how many channels are taken: the rows
-        of the product.
-    block_bytes, block : uint8, the operands' type
-        The same scratch memory twice: ``depth`` rows of channels or of `columns`, whole vectors of words.
-    columns : int
-    words : scratch, of `depth` rows woven
-    left_words, left : the type of words, the tile's left type
-        The same scratch memory twice: whole vectors of rows of `depth` elements and a gap.
-    width : int
-        Columns of a panel.
-    c : int32 or int64
-        The first row of the product begins at `c_at`, the next ones `c_row` further each.
-    """
-    lanes, vector = width // MAX_VECTORS, VECTOR // words.itemsize  # of results, of words
-    size = block_bytes.size // block.size
-    rows_padded, columns_padded = (rows + vector - 1) // vector * vector, (columns + vector - 1) // vector * vector
-    word_row = depth // together + _GAP // (size * together)
-    row = word_row * together
-    scratch = np.zeros(ROW_BLOCK * width, c.dtype)
-    initial = np.zeros(width, c.dtype)
-    sums = np.zeros(width, np.int32)
-    for p in range(first, last, depth):
-        count = min(depth, last - p)
-        steps = (count + together - 1) // together
-        start = p * dy_pixel + dy_at
-        copy_runs(block_bytes, np.int64(0), rows_padded * size, dy, start, dy_pixel, count, rows * size, np.uint8(0))
-        _weave_rows(block, rows_padded, steps, together, rows_padded, vector, words, flip)
-        for step in range(0, steps, vector):
-            for channel in range(0, rows_padded, vector):
-                start, to = step * rows_padded + channel, channel * word_row + step
-                transpose_words(words, start, rows_padded, left_words, to, word_row)
-
-        row_bytes = columns_padded * size
-        gather_patches(source, image, taps, grid, p, p + count, np.uint8(0), row_bytes, block_bytes)
-        fill_runs(block_bytes, count * row_bytes, row_bytes, steps * together - count, row_bytes, np.uint8(0))
-        for first_column in range(0, columns, width):
-            filled = min(width, columns - first_column)
-            padded = (filled + lanes - 1) // lanes * lanes
-            _weave_rows(block[first_column:], columns_padded, steps, together, padded, vector, words, np.uint8(0))
-            if offset != 0:
-                for column in range(0, padded, lanes):
-                    add_up_bytes(words, column, padded, steps, sums, column)
-                for column in range(padded):
-                    initial[column] = -offset * np.int64(sums[column])
-            vectors = padded // lanes
-            height = _HEIGHTS[vectors]
-            for i in range(0, rows, height):
-                _tile(vectors, left, i * row, row, words, np.int64(0), steps, initial, scratch, np.int64(0), padded)
-                for r in range(min(height, rows - i)):
-                    _put(c, c_at + (i + r) * c_row + first_column, scratch, r * padded, filled, True)
 
 
 # 2. Drivers --------------------------------------------------------------------------------------------------------------
@@ -386,109 +305,3 @@ def conv2d_backward_input(dy, weights, stride, padding, groups, kind, out):
                     channels_at, of_tap = group * group_out * size, group_out * size
                     taps = _numbers(len(some), taps_x, channels_at, of_tap, 1, 1, top - ky, left)
                     _convolve(source, image, taps, grid, some, kind, place, group * c, ky > 0, n, out.reshape(-1))
-
-
-def _column_chunks(kh, kw, c, limit):
-    """Cut the columns of the patches into chunks of about `limit`: ``(first row, rows, first column, columns, first, count)``.
-
-    A chunk is some kernel rows, or some taps of one row, or some channels of one tap, so that its columns lie side by side.
-    """
-    if kw * c <= limit:
-        for _, ky, last in _even_pieces(kh, limit // (kw * c)):
-            yield ky, last - ky, 0, kw, 0, c
-    elif c <= limit:
-        for ky in range(kh):
-            for _, kx, last in _even_pieces(kw, limit // c):
-                yield ky, 1, kx, last - kx, 0, c
-    else:
-        for ky in range(kh):
-            for kx in range(kw):
-                for _, first, last in _even_pieces(c, limit):
-                    yield ky, 1, kx, 1, first, last - first
-
-
-def _even_pieces(count, largest):
-    """Cut ``range(count)`` into pieces of nearly equal length, none longer than `largest`."""
-    number = -(-count // largest)
-    bounds = [count * i // number for i in range(number + 1)]
-    return [(i, bounds[i], bounds[i + 1]) for i in range(number)]
-
-
-def conv2d_backward_weights(x, dy, stride, padding, groups, kind, out):
-    """Multiply by the transpose of the convolution, as a function of its weights, into `out`.
-
-    Parameters
-    ----------
-    x : (n, h, w, c) C-contiguous integers
-    dy : (n, oh, ow, out_c) C-contiguous integers
-    stride, padding, groups : as in `conv2d`
-    kind : type
-        As in `conv2d`, of the operands `x` and `dy`.
-    out : (out_c, kh, kw, c // groups) C-contiguous int32 or int64, written
-        The gradient of the weights.
-    """
-    _, height, width, channels = x.shape
-    out_c, kh, kw, c = out.shape
-    out[...] = 0
-    if not x.size or not dy.size or not out.size:
-        return
-    number = _together(groups, c, out_c // groups)
-    if number > 1:
-        joined = np.empty((out_c, kh, kw, number * c), out.dtype)
-        conv2d_backward_weights(x, dy, stride, padding, groups // number, kind, joined)
-        for part, own in _of_groups(joined, out, groups, number):
-            own[...] = part
-        return
-    kind = _possible(kind, out.dtype)
-    size = np.dtype(kind).itemsize
-    positions = dy.size // out_c
-    source, image, grid = _as_bytes(x, kind), _numbers(height, width, channels * size), _numbers(*dy.shape[1:3])
-    dy_bytes = _as_bytes(dy, kind)
-    group_out, columns_all = out_c // groups, kh * kw * c
-    chunks = list(_column_chunks(kh, kw, c, _COLUMNS // size))
-    pieces = [(group, *chunk) for group in range(groups) for chunk in chunks]
-
-    def work(first, last, first_piece, last_piece, target):
-        for group, ky, rows, kx, columns, channel, count in pieces[first_piece:last_piece]:
-            offset, top, left = (group * c + channel) * size, padding[0] - ky, padding[2] - kx
-            taps = _numbers(rows, columns, offset, count * size, stride[0], stride[1], top, left)
-            _accumulate(
-                source, image, taps, grid, first, last, kind, dy_bytes, out_c * size, group * group_out,
-                (group + 1) * group_out, rows * columns * count, target, (ky * kw + kx) * c + channel, columns_all,
-            )  # fmt: skip
-
-    # Threads take chunks of columns, or output pixels and a sum of their own; what is less work with as many of them.
-    work_of_piece = group_out * columns_all // len(chunks) * positions
-    by_piece = _parallel.pieces_of(len(pieces), minimum=max(1, 2**22 // work_of_piece))
-    by_position = _parallel.pieces_of(positions, 4, minimum=max(1, 2**22 // out.size))
-    longest = max(last - first for first, last in by_piece)
-    if longest * positions <= len(pieces) * (positions // len(by_position) + 64 * len(by_position)):
-        _parallel.run(lambda first, last: work(0, positions, first, last, out.reshape(-1)), by_piece)
-        return
-
-    def part(first, last):
-        target = out.reshape(-1) if first == 0 else np.zeros(out.size, out.dtype)
-        work(first, last, 0, len(pieces), target)
-        return target
-
-    total, *others = _parallel.run(part, by_position)
-    for other in others:
-        total += other  # modulo the word
-
-
-def _accumulate(source, image, taps, grid, first, last, kind, dy, dy_pixel, first_row, last_row, columns, out, at, row):
-    """Add a group's products of `dy` and some columns of the patches to `out`, see `accumulate_rows`."""
-    together, word_type, left_type, offset, width = _layout(kind, out.dtype)
-    size = np.dtype(kind).itemsize
-    rows, vector = last_row - first_row, VECTOR // np.dtype(word_type).itemsize
-    depth = min(_POSITIONS // (rows + columns) // size, last - first)
-    depth = max(1, -(-depth // (vector * together))) * vector * together
-    rows_padded, columns_padded = -(-rows // vector) * vector, -(-columns // vector) * vector
-    block = np.empty(depth * max(rows_padded, columns_padded) * size, np.uint8)
-    words = np.empty(depth // together * max(rows_padded, width) + vector, word_type)
-    left = np.zeros((rows_padded + ROW_BLOCK) * (depth * size + _GAP), np.uint8)  # the last tile reaches beyond the rows
-    accumulate_rows(
-        source, image, taps, grid, first, last, depth, together, np.uint8(offset), offset, dy, dy_pixel, first_row * size,
-        rows, block, block.view(kind), columns, words, left.view(word_type), left.view(left_type), width, out,
-        first_row * row + at, row,
-    )  # fmt: skip

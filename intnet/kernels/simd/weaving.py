@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from intnet.kernels.tiles import LANES, _address, _dot, _load, _splat
+from intnet.kernels.tiles import LANES, _address, _load
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 VECTOR = 4 * LANES
@@ -194,37 +194,3 @@ def transpose_words(typing_context, source, start, source_row, target, to, targe
 
     integer = types.int64
     return types.void(source, integer, integer, target, integer, integer), emit
-
-
-@intrinsic
-def add_up_bytes(typing_context, words, start, step, steps, sums, to):  # noqa: ARG001
-    """Write, lane by lane, the sum of the signed bytes of `steps` vectors of words that stand `step` words apart."""
-
-    def emit(context, builder, signature, args):
-        kinds, vector = signature.args, ir.VectorType(_I32, LANES)
-        base = _at(context, builder, kinds[0], args[0], args[1])
-        step_bytes = builder.mul(args[2], ir.Constant(_I64, 4))
-        ones = _splat(builder, ir.Constant(_I32, 0x01010101), LANES)
-        entry = builder.block
-        loop, done = builder.append_basic_block("step"), builder.append_basic_block("done")
-        zero = ir.Constant(vector, [0] * LANES)
-        builder.cbranch(builder.icmp_signed(">", args[3], ir.Constant(_I64, 0)), loop, done)
-        builder.position_at_end(loop)
-        k, total = builder.phi(_I64), builder.phi(vector)
-        k.add_incoming(ir.Constant(_I64, 0), entry)
-        total.add_incoming(zero, entry)
-        value = _load(builder, builder.add(base, builder.mul(k, step_bytes)), vector)
-        new = _dot(builder, types.uint8, total, ones, value)
-        following = builder.add(k, ir.Constant(_I64, 1))
-        k.add_incoming(following, loop)
-        total.add_incoming(new, loop)
-        builder.cbranch(builder.icmp_signed("<", following, args[3]), loop, done)
-        builder.position_at_end(done)
-        final = builder.phi(vector)
-        final.add_incoming(zero, entry)
-        final.add_incoming(new, loop)
-        _store(builder, final, _at(context, builder, kinds[4], args[4], args[5]))
-        return context.get_dummy_value()
-
-    integer = types.int64
-    return types.void(words, integer, integer, integer, sums, integer), emit
