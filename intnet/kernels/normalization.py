@@ -18,6 +18,7 @@ from intnet.kernels.plain import shifts_to_fit
 from intnet.kernels.product import Integers, largest_of_type
 from intnet.kernels.reduce import max_magnitude
 from intnet.kernels.requantization import (
+    COMPILED,
     NO_SEQUENCE,
     SATURATE,
     _prepared,
@@ -270,8 +271,10 @@ def bounds_of(linear: LinearMap) -> tuple[int, int]:
     a, b = _flat_operands(linear)
 
     def piece(first: int, last: int) -> tuple[int, int]:
-        products = np.empty(factors.shape[1], factors.dtype)
-        return plain_linear.extremes_of_map(a[first:last], None if b is None else b[first:last], factors, products)
+        of_a, of_b = a[first:last], None if b is None else b[first:last]
+        if linear.narrow and COMPILED:
+            return simd_linear.extremes_of_map(of_a, of_b, factors)
+        return plain_linear.extremes_of_map(of_a, of_b, factors, np.empty(factors.shape[1], factors.dtype))
 
     found = _parallel.run(piece, _parallel.pieces_of(a.size, multiple=channels, minimum=_PIECE))
     return min(int(low) for low, _ in found), max(int(high) for _, high in found)
@@ -316,21 +319,26 @@ def evaluate_requantized(
         return out
     factors, flat = _lanes_of(linear), out.reshape(-1)
     a, b = _flat_operands(linear)
-    sequence = sequence_words(seed, stream, step) if rounding == STOCHASTIC else NO_SEQUENCE
-    how = np.int64(shift), np.int64(rounding), *word_of(word_bits, True, overflow), sequence, np.int64(random_bits)
-    window = factors.shape[1] * (1 if rounding <= JAM else _ROWS_OF_A_WINDOW)
     to = _prepared(rounding, overflow, word_bits, True, random_bits, seed, stream)
-    in_lanes = linear.narrow and to.narrow and rounding > JAM and 0 <= shift <= simd_requantize.SHIFT_MAX and channels % 4 == 0
+    whole_blocks = channels % 4 == 0 or rounding != STOCHASTIC
+    if linear.narrow and to.narrow and 0 <= shift <= simd_requantize.SHIFT_MAX and whole_blocks and not step >> 32:
+        fast = shift, to._role, *to._keys, np.uint64(step), flat
 
-    def piece(first: int, last: int) -> Int64s:
-        counted, products = new_counters(), np.empty(factors.shape[1] if in_lanes else window, factors.dtype)
-        if in_lanes:
-            fast = to._role, *to._keys, np.uint64(step), products, flat, counted
-            simd_linear.multiply_add_round(a, b, factors, np.int64(first), np.int64(last), np.int64(shift), *fast)
+        def piece(first: int, last: int) -> Int64s:
+            counted = new_counters()
+            simd_linear.multiply_add_round(a, b, factors, first, last, *fast, counted)
             return counted
-        views = products, products.view(np.uint8), flat, flat.view(np.uint8)
-        plain_linear.multiply_add_requantize(a, b, factors, np.int64(first), np.int64(last), *how, *views, counted)
-        return counted
+
+    else:
+        sequence = sequence_words(seed, stream, step) if rounding == STOCHASTIC else NO_SEQUENCE
+        how = np.int64(shift), np.int64(rounding), *word_of(word_bits, True, overflow), sequence, np.int64(random_bits)
+        window = factors.shape[1] * (1 if rounding <= JAM else _ROWS_OF_A_WINDOW)
+
+        def piece(first: int, last: int) -> Int64s:
+            counted, products = new_counters(), np.empty(window, factors.dtype)
+            views = products, products.view(np.uint8), flat, flat.view(np.uint8)
+            plain_linear.multiply_add_requantize(a, b, factors, np.int64(first), np.int64(last), *how, *views, counted)
+            return counted
 
     counts = _parallel.run(piece, _parallel.pieces_of(out.size, multiple=channels, minimum=_PIECE))
     if counters is not None:

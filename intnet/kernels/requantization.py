@@ -17,7 +17,7 @@ WRAP, SATURATE, SATURATE_SYMMETRIC, ERROR = range(4)  # the codes of intnet.form
 Integers = NDArray[np.signedinteger]
 Word = tuple[bool, np.int64, np.int64, np.int64, np.int64]
 
-_COMPILED = not numba.config.DISABLE_JIT
+COMPILED = not numba.config.DISABLE_JIT
 _STORAGE = (np.int8, np.int16, np.int32, np.int64)
 PIECE = 1 << 16  # elements worth a thread
 NO_SEQUENCE = (np.uint64(0),) * 4
@@ -195,7 +195,7 @@ class Requantizer:
         self._options = (rounding, overflow, word_bits)
         self._signed, self._random_bits, self._seed, self._stream = signed, random_bits, seed, stream
         self.narrow = (
-            _COMPILED
+            COMPILED
             and word_bits <= simd_requantize.WORD_BITS_MAX
             and not (self._stochastic and random_bits > simd_requantize.RANDOM_BITS_MAX)
         )

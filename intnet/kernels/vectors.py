@@ -144,3 +144,13 @@ def shift_right_32(typing_context, value, shift):  # noqa: ARG001
         return builder.ashr(args[0], builder.trunc(args[1], ir.IntType(32)))
 
     return types.int32(types.int32, types.int64), emit
+
+
+@intrinsic
+def shift_left_32(typing_context, value, shift):  # noqa: ARG001
+    """Return an int32 shifted left by 0..31, modulo ``2**32``, in 32 bits."""
+
+    def emit(context, builder, signature, args):  # noqa: ARG001
+        return builder.shl(args[0], builder.trunc(args[1], ir.IntType(32)))
+
+    return types.int32(types.int32, types.int64), emit

@@ -4,14 +4,14 @@ import itertools
 from fractions import Fraction
 
 import naive
+import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from intnet import arithmetic
+from intnet.formats import Overflow, Rounding
 from intnet.kernels import _parallel, normalization, requantization
 from intnet.kernels.plain import normalize as plain
-from intnet.kernels.plain.linear import round_narrow
 
 INT8, INT16, INT24 = (np.int8, 2**7), (np.int16, 2**15), (np.int32, 2**23)
 EPSILON = 17
@@ -224,19 +224,42 @@ def test_requantized_at_once_or_afterwards(kind, rows, monkeypatch):
             assert counts.tolist() == expected_counts.tolist()
 
 
-def test_narrow_rounding_is_the_rule():
-    edges = [s * 2**k + d for k in range(30) for d in (-2, -1, 0, 1, 2) for s in (-1, 1)] + [
-        2**31 - 2**29 - 1,
-        2**29 - 2**31 + 1,
-    ]
-    values = np.array([*range(-300, 300), *edges], np.int32)
-    for mode, shift in itertools.product(range(10), (0, 1, 2, 7, 20, 28, 29)):
-        out, (low, high) = np.empty(values.size, np.int32), (-100, 101)
-        outside, lost = round_narrow(values, out, *(np.int64(v) for v in (shift, mode, low, high, 1)))
-        rounded = [int(arithmetic.round_shift_any(np.int64(v), np.int64(shift), np.int64(mode))) for v in values]
-        assert out.tolist() == [max(low, min(high, v)) for v in rounded]
-        assert outside == sum(not low <= v <= high for v in rounded)
-        assert lost == sum(v != 0 and w == 0 for v, w in zip(values.tolist(), rounded, strict=True))
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the fast kernel is compiled")
+@pytest.mark.parametrize("overflow", Overflow, ids=lambda mode: mode.value)
+@pytest.mark.parametrize("rounding", Rounding, ids=lambda mode: mode.value)
+def test_lanes_round_by_the_rule(rounding, overflow):
+    """Around every power of two, at the edges, and at random; requantizing int64 is the plain way, which other tests check."""
+    edges = [s * 2**k + d for k in range(31) for d in (-2, -1, 0, 1, 2) for s in (-1, 1)]
+    most = 2**31 - 2**29 - 1
+    values = np.array([*range(-300, 300), *(v for v in edges if abs(v) <= most), most, -most], np.int64)
+    values = np.concatenate([values, np.random.default_rng(0).integers(-most, most, 5000 - values.size)])
+    zeros = np.zeros((1, values.size), np.int8)
+    one = normalization.LinearMap((zeros,), np.array([values * 0, values]), True, 0)
+    two = normalization.LinearMap((zeros, zeros + np.int8(1)), np.array([values * 0, values - 7, values * 0 + 7]), True, 0)
+    for shift, word_bits in itertools.product((0, 1, 2, 7, 20, 28, 29, 30), (3, 8, 16, 31)):
+        for random_bits in (1, 9, 31, 32) if rounding is Rounding.STOCHASTIC else (32,):
+            random = {"random_bits": random_bits, "seed": 2**40 + 5, "stream": 6, "step": 7}
+            arguments = shift, rounding.code, overflow.code, word_bits
+            expected_counts = requantization.new_counters()
+            expected = requantization.requantize(values, *arguments, counters=expected_counts, **random)
+            for linear in (one, two):
+                counts = requantization.new_counters()
+                result = normalization.evaluate_requantized(linear, *arguments, counters=counts, **random)
+                assert_array_equal(result[0], expected, strict=True)
+                assert counts.tolist() == expected_counts.tolist()
+
+
+@pytest.mark.parametrize("channels", [4, 12, 17])
+def test_extremes_are_those_of_the_results(channels, monkeypatch):
+    """Over several rows of lanes, the last cut short."""
+    monkeypatch.setattr(normalization, "_LANES", dict.fromkeys((1, 2, 4, 8), 64))
+    random = np.random.default_rng(channels)
+    for rows in (1, 5, 40):
+        a, b = random.integers(-128, 128, (2, rows, channels)).astype(np.int8)
+        factors = random.integers(-(2**21), 2**21, (3, channels))
+        for operands, some in (((a,), factors[::2]), ((a, b), factors)):
+            linear = normalization.LinearMap(operands, np.ascontiguousarray(some), True, 0)
+            assert normalization.bounds_of(linear) == normalization.evaluate(linear)[1]
 
 
 def test_what_is_too_wide_is_rounded_first():

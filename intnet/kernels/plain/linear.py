@@ -9,10 +9,8 @@ In int64 whoever calls has proven that nothing leaves it.
 import numpy as np
 
 from intnet._compile import jit
-from intnet.arithmetic import JAM, rounding_constants, wrap
-from intnet.kernels.plain.requantize import count, extent, requantize
-
-NARROW_SHIFT = 29  # the largest with which a result of `round_narrow`, below 2**31 - 2**29, and what is added are an int32
+from intnet.arithmetic import wrap
+from intnet.kernels.plain.requantize import extent, requantize
 
 
 @jit
@@ -26,8 +24,11 @@ def spread(factors, lanes_of_factors):
     """
     bits = np.int64(8) * np.int64(lanes_of_factors.itemsize)
     for k in range(factors.shape[0]):
-        for i in range(lanes_of_factors.shape[1]):
-            lanes_of_factors[k, i] = wrap(factors[k, i % factors.shape[1]], bits)
+        of_channels, lanes = factors[k], lanes_of_factors[k]
+        for i in range(of_channels.size):
+            lanes[i] = wrap(of_channels[i], bits)
+        for i in range(of_channels.size, lanes.size):
+            lanes[i] = lanes[i - of_channels.size]
 
 
 @jit
@@ -117,7 +118,6 @@ def multiply_add_requantize(
     out, out_bytes : (size,) integers, and the same memory as uint8, written
     """
     lanes, width = factors.shape[1], np.int64(out.itemsize)
-    narrow = factors.itemsize == 4 and mode <= JAM and not wraps and 0 <= shift <= NARROW_SHIFT
     shifts = np.empty((1, 1, 1), np.int64)
     shifts[0, 0, 0] = shift
     for begin in range(start, stop, products.size):
@@ -129,40 +129,7 @@ def multiply_add_requantize(
                 multiply_add_row(row, row, factors, False, factors.itemsize == 4, target)
             else:
                 multiply_add_row(row, b[place:last], factors, True, factors.itemsize == 4, target)
-        made = out[begin:end]
-        if narrow:
-            one = min(end - begin, np.int64(1))
-            outside, lost = round_narrow(products[: end - begin], made, shift, mode, minimum, maximum, one)
-            least, greatest = extent(made, made[0], made[0])
-            count(counters, wraps, np.int64(outside), np.int64(lost), least, greatest)
-        else:
-            requantize(
-                products_bytes, np.int64(factors.itemsize), out_bytes[begin * width : end * width], width, np.int64(0),
-                end - begin, shifts, end - begin, mode, wraps, minimum, maximum, mask, sign, sequence, begin, random_bits,
-                counters,
-            )  # fmt: skip
-
-
-@jit
-def round_narrow(values, out, shift, mode, minimum, maximum, one):
-    """Round int32 as :func:`intnet.arithmetic.round_shift` does, and saturate; return how many left the word and were lost.
-
-    A value rounds up if its rest and the addend of its mode carry, so that both are added before one shift. All of it is in
-    int32, and so in vectors of twice as many lanes: values are below ``2**31 - 2**29`` in magnitude, and the shift is at most
-    NARROW_SHIFT.
-    """
-    base, if_negative, if_odd, set_bit = rounding_constants(mode, shift)
-    unit, one, zero = np.int32(np.int64(1) << shift), np.int32(one), np.int32(0)
-    base, if_negative, if_odd, set_bit = np.int32(base), np.int32(if_negative), np.int32(if_odd), np.int32(set_bit)
-    low, high = np.int32(minimum), np.int32(maximum)
-    outside = lost = zero
-    for i in range(values.size):
-        value = np.int32(values[i])
-        addend = np.int32(base + (if_negative if value < zero else zero))
-        addend = np.int32(addend + (if_odd if np.int32(value & unit) != zero else zero))
-        rounded = np.int32(np.int32(np.int64(np.int32(value + addend)) >> shift) | set_bit)
-        fitted = min(max(rounded, low), high)
-        outside = np.int32(outside + (one if fitted != rounded else zero))
-        lost = np.int32(lost + (one if (value != zero) & (rounded == zero) else zero))
-        out[i] = fitted
-    return outside, lost
+        requantize(
+            products_bytes, np.int64(factors.itemsize), out_bytes[begin * width : end * width], width, np.int64(0),
+            end - begin, shifts, end - begin, mode, wraps, minimum, maximum, mask, sign, sequence, begin, random_bits, counters,
+        )  # fmt: skip

@@ -24,7 +24,7 @@ from intnet.kernels.plain.requantize import (
     load,
     store,
 )  # fmt: skip
-from intnet.kernels.vectors import shift_right_32
+from intnet.kernels.vectors import shift_left_32, shift_right_32
 from intnet.random import fill_words
 
 _0, _1, _31 = np.int32(0), np.int32(1), np.int32(31)
@@ -43,44 +43,52 @@ def _fit(value, wraps, minimum, maximum, mask, sign):
     return min(max(value, minimum), maximum)
 
 
+# In the runs, `one` is 1, but not known to be: so LLVM counts by one masked addition.
+
+
 @jit
-def _round_run(values, out, shift, constants, wraps, minimum, maximum, mask, sign, seen):
-    """Round by a mode of FLOOR .. JAM; `seen` collects ``(outside, lost, least, greatest)``."""
-    base, if_negative, if_odd, set_bit = constants
+def _round_run(values, out, shift, base, if_negative, if_odd, set_bit, wraps, minimum, maximum, mask, sign, one, seen):
+    """Round by a mode of FLOOR .. JAM; `seen` collects ``(outside, lost, least, greatest)``.
+
+    With None for `if_negative` and `set_bit`, which for most modes are 0, they are compiled away.
+    """
     rest_mask, outside, lost, least, greatest = np.int32((np.int64(1) << shift) - np.int64(1)), _0, _0, seen[2], seen[3]
     for i in range(values.size):
         value = values[i]
         quotient, rest = shift_right_32(value, shift), np.int32(value & rest_mask)
-        addend = np.int32(np.int32(base + np.int32(np.int32(value >> _31) & if_negative)) + np.int32(quotient & if_odd))
-        rounded = np.int32(np.int32(quotient + shift_right_32(np.int32(rest + addend), shift)) | set_bit)
+        carried = np.int32(np.int32(rest + base) + np.int32(quotient & if_odd))
+        if if_negative is not None:
+            carried = np.int32(carried + np.int32(np.int32(value >> _31) & if_negative))
+        rounded = np.int32(quotient + shift_right_32(carried, shift))
+        if set_bit is not None:
+            rounded = np.int32(rounded | set_bit)
         fitted = _fit(rounded, wraps, minimum, maximum, mask, sign)
-        outside = np.int32(outside + (_1 if fitted != rounded else _0))
-        lost = np.int32(lost + (_1 if (value != _0) & (rounded == _0) else _0))
+        outside = np.int32(outside + (one if fitted != rounded else _0))
+        lost = np.int32(lost + (one if (value != _0) & (rounded == _0) else _0))
         least, greatest = min(least, fitted), max(greatest, fitted)
         out[i] = fitted
     seen[0], seen[1], seen[2], seen[3] = np.int32(seen[0] + outside), np.int32(seen[1] + lost), least, greatest
 
 
 @jit
-def _stochastic_run(values, out, shift, fractions, left, wraps, minimum, maximum, mask, sign, seen):
+def _stochastic_run(values, out, shift, fractions, left, wraps, minimum, maximum, mask, sign, one, seen):
     """Round by random fractions of `shift` bits, `left` of which are zeros to be appended."""
-    factor = np.int32(np.int64(1) << left)
     rest_mask, outside, lost, least, greatest = np.int32((np.int64(1) << shift) - np.int64(1)), _0, _0, seen[2], seen[3]
     for i in range(values.size):
         value = values[i]
         quotient, rest = shift_right_32(value, shift), np.int32(value & rest_mask)
-        addend = np.int32(np.int32(fractions[i]) * factor)
-        rounded = np.int32(quotient + shift_right_32(np.int32(rest + addend), shift))
+        carried = np.int32(rest + shift_left_32(np.int32(fractions[i]), left))
+        rounded = np.int32(quotient + shift_right_32(carried, shift))
         fitted = _fit(rounded, wraps, minimum, maximum, mask, sign)
-        outside = np.int32(outside + (_1 if fitted != rounded else _0))
-        lost = np.int32(lost + (_1 if (value != _0) & (rounded == _0) else _0))
+        outside = np.int32(outside + (one if fitted != rounded else _0))
+        lost = np.int32(lost + (one if (value != _0) & (rounded == _0) else _0))
         least, greatest = min(least, fitted), max(greatest, fitted)
         out[i] = fitted
     seen[0], seen[1], seen[2], seen[3] = np.int32(seen[0] + outside), np.int32(seen[1] + lost), least, greatest
 
 
 @jit
-def _pseudo_stochastic_run(values, out, shift, wraps, minimum, maximum, mask, sign, seen):
+def _pseudo_stochastic_run(values, out, shift, wraps, minimum, maximum, mask, sign, one, seen):
     """Round by the values' own bits, as :func:`intnet.arithmetic.round_shift_pseudo_stochastic_near` does."""
     rest_mask, outside, lost, least, greatest = np.int32((np.int64(1) << shift) - np.int64(1)), _0, _0, seen[2], seen[3]
     low_bits, doubled = shift >> np.int64(1), np.int32(np.int64(1) << (shift & np.int64(1)))
@@ -95,8 +103,8 @@ def _pseudo_stochastic_run(values, out, shift, wraps, minimum, maximum, mask, si
         rounded = np.int32(-quotient) if value < _0 else quotient
         rounded = shift_right_32(value, shift) if value == _INT32_MIN else rounded
         fitted = _fit(rounded, wraps, minimum, maximum, mask, sign)
-        outside = np.int32(outside + (_1 if fitted != rounded else _0))
-        lost = np.int32(lost + (_1 if (value != _0) & (rounded == _0) else _0))
+        outside = np.int32(outside + (one if fitted != rounded else _0))
+        lost = np.int32(lost + (one if (value != _0) & (rounded == _0) else _0))
         least, greatest = min(least, fitted), max(greatest, fitted)
         out[i] = fitted
     seen[0], seen[1], seen[2], seen[3] = np.int32(seen[0] + outside), np.int32(seen[1] + lost), least, greatest
@@ -120,20 +128,23 @@ def round_window(values, made, shift, role, key_0, key_1, step, first, room, see
     seen : (4,) int32
         Collects ``(outside, lost, least, greatest)``.
     """
-    wraps = role[WRAPS] != 0
+    wraps, one = role[WRAPS] != 0, np.int32(min(values.size, 1))
     minimum, maximum, mask, sign = np.int32(role[MINIMUM]), np.int32(role[MAXIMUM]), np.int32(role[MASK]), np.int32(role[SIGN])
     if role[MODE] == STOCHASTIC:
         whole, kept = (values.size + np.int64(3)) & np.int64(-4), min(role[RANDOM_BITS], shift)
         drop, left = np.uint64(np.int64(32) - kept), shift - kept
         fill_words(key_0, key_1, np.uint64(role[STREAM]), step, np.uint64(first >> np.int64(2)), drop, room[:whole])
-        _stochastic_run(values, made, shift, room, left, wraps, minimum, maximum, mask, sign, seen)
+        _stochastic_run(values, made, shift, room, left, wraps, minimum, maximum, mask, sign, one, seen)
         return
     if role[MODE] == PSEUDO_STOCHASTIC:
-        _pseudo_stochastic_run(values, made, shift, wraps, minimum, maximum, mask, sign, seen)
+        _pseudo_stochastic_run(values, made, shift, wraps, minimum, maximum, mask, sign, one, seen)
         return
     base, if_negative, if_odd, set_bit = rounding_constants(role[MODE], shift)
-    constants = (np.int32(base), np.int32(if_negative), np.int32(if_odd), np.int32(set_bit))
-    _round_run(values, made, shift, constants, wraps, minimum, maximum, mask, sign, seen)
+    base, if_odd, word = np.int32(base), np.int32(if_odd), (wraps, minimum, maximum, mask, sign)
+    if if_negative == 0 and set_bit == 0:
+        _round_run(values, made, shift, base, None, if_odd, None, *word, one, seen)
+    else:
+        _round_run(values, made, shift, base, np.int32(if_negative), if_odd, np.int32(set_bit), *word, one, seen)
 
 
 @jit
@@ -170,11 +181,19 @@ def requantize(values, width, out, out_width, start, stop, shift, role, key_0, k
     """
     size, seen = min(np.int64(WINDOW), stop - start), new_seen()
     room, taken, made = np.empty(WINDOW, np.uint32), np.empty(size, np.int32), np.empty(size, np.int32)
+    whole, bytes_out = values[: values.size & np.int64(-4)].view(np.int32), out.view(np.int8)
     for begin in range(start, stop, WINDOW):
-        size = min(np.int64(WINDOW), stop - begin)
-        if size < taken.size:
-            taken, made = taken[:size], made[:size]
-        load(values, width, begin, taken)
-        round_window(taken, made, shift, role, key_0, key_1, step, first_index + begin, room, seen)
-        store(made, out, out_width, begin)
+        end = min(begin + WINDOW, stop)
+        if end - begin < taken.size:
+            taken, made = taken[: end - begin], made[: end - begin]
+        source = taken
+        if width == 4:
+            source = whole[begin:end]
+        else:
+            load(values, width, begin, taken)
+        if out_width == 1:
+            round_window(source, bytes_out[begin:end], shift, role, key_0, key_1, step, first_index + begin, room, seen)
+        else:
+            round_window(source, made, shift, role, key_0, key_1, step, first_index + begin, room, seen)
+            store(made, out, out_width, begin)
     count_seen(counters, role, seen)
