@@ -25,7 +25,7 @@ from intnet.kernels.activation import (
     sign_backward,
     tanh_backward,
 )
-from intnet.kernels.combine import add_bias, alignment, linear_combination
+from intnet.kernels.combine import add_bias, alignment, alignment_of_one, linear_combination
 from intnet.kernels.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights, output_size
 from intnet.kernels.dense import RoundedProduct, multiply_transposed
 from intnet.kernels.edge import dequantize, exponents_of, quantize, quantize_nearest
@@ -102,6 +102,7 @@ __all__ = [
     "Update",
     "add_bias",
     "alignment",
+    "alignment_of_one",
     "argmax_rows",
     "bounds_of",
     "conv2d",

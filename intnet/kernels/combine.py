@@ -1,7 +1,7 @@
 """Linear combinations of tensors whose exponents differ, exact where 62 bits allow it; and biases added to sums."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,8 @@ def linear_combination(terms: Sequence[Term], rows: int, kind: Any = np.int64) -
     flat: Integers = out.reshape(-1)
     arguments: list[Any] = []
     for values, factor, shifts in terms:
-        arguments += (values.reshape(-1).view(np.uint8), values.itemsize, factor, np.asarray(shifts, np.int64).reshape(-1))
+        each = _one_shift(shifts) if isinstance(shifts, int) else np.asarray(shifts, np.int64).reshape(-1)
+        arguments += (values.reshape(-1).view(np.uint8), values.itemsize, factor, each)
     for _ in range(_TERMS - len(terms)):
         arguments += _NO_TERM
     arguments += (out.size // rows, flat)
@@ -92,10 +93,19 @@ def alignment(exponents: Sequence[ArrayLike], bits: Sequence[int]) -> tuple[list
     ([[0, 54], [2, -29]], [-7, -61])
     """
     flat = [np.asarray(exponent, np.int64).reshape(-1) for exponent in exponents]
-    if all(exponent.size == 1 for exponent in flat):  # Python integers are faster than arrays of one
-        shifts, common = _align([int(exponent[0]) for exponent in flat], bits, min, max)
+    if all(exponent.size == 1 for exponent in flat):
+        shifts, common = alignment_of_one([int(exponent[0]) for exponent in flat], bits)
         return [np.array([shift]) for shift in shifts], np.array([common])
     return _align(flat, bits, np.minimum, np.maximum)
+
+
+def alignment_of_one(exponents: Sequence[int], bits: Sequence[int]) -> tuple[list[int], int]:
+    """Do what :func:`alignment` does for terms of one exponent each: Python integers are faster than arrays of one.
+
+    >>> alignment_of_one([-7, -5], [7, 7])
+    ([0, 2], -7)
+    """
+    return _align(exponents, bits, min, max)
 
 
 def _align(exponents: Sequence[Any], bits: Sequence[int], least: Callable, most: Callable) -> tuple[list[Any], Any]:
@@ -145,6 +155,11 @@ def add_bias(sums: Integers, bias: Int64s, rows_per_group: int = 0, accumulator_
             return int(left)
     group = rows if len(bias) == 1 else rows_per_group
     return int(plain.add_bias_any(sums, bias, group, word[1], word[2], accumulator_bits, saturates))
+
+
+@lru_cache(1024)
+def _one_shift(shift: int) -> Int64s:
+    return np.array([shift])  # only ever read
 
 
 @cache

@@ -14,7 +14,7 @@ from intnet.arithmetic import JAM, STOCHASTIC, TIES_EVEN
 from intnet.kernels import _parallel
 from intnet.kernels.plain import linear as plain_linear
 from intnet.kernels.plain import normalize as plain
-from intnet.kernels.plain import shifts_to_fit
+from intnet.kernels.plain import shift_to_fit as shift_of_extremes
 from intnet.kernels.product import Integers, largest_of_type
 from intnet.kernels.reduce import max_magnitude
 from intnet.kernels.requantization import (
@@ -282,10 +282,7 @@ def bounds_of(linear: LinearMap) -> tuple[int, int]:
 
 def shift_to_fit(linear: LinearMap, word_bits: int, minimum: int, maximum: int) -> int:
     """Return the shift after which all results of a map fit into a word, as :func:`exponents_of_integers` does for a block."""
-    shift = np.empty(1, np.int64)
-    least, greatest = (np.array([bound], np.int64) for bound in bounds_of(linear))
-    shifts_to_fit(least, greatest, word_bits, minimum, maximum, shift)
-    return int(shift[0])
+    return int(shift_of_extremes(*bounds_of(linear), word_bits, minimum, maximum))
 
 
 def evaluate_requantized(
@@ -367,8 +364,11 @@ def _each(mantissas: Integers, exponents: ArrayLike, bits: int) -> tuple[Int64s,
     if excess:
         most = 2**bits - 1
         values = np.clip(requantize(values, excess, TIES_EVEN, SATURATE, 64), -most, most)
-    each = np.asarray(exponents, np.int64).reshape(-1) + excess
-    return values, np.ascontiguousarray(np.broadcast_to(each, values.shape))
+    each: Int64s = np.empty(values.shape, np.int64)
+    each[...] = exponents
+    if excess:
+        each += excess
+    return values, each
 
 
 def _narrowed(x: Integers, exponent: int) -> tuple[Integers, int]:

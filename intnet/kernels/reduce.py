@@ -11,6 +11,8 @@ from intnet.kernels.product import Integers, largest_magnitude, largest_of_type
 
 Int64s = NDArray[np.int64]
 
+_PIECE = 2**19  # elements worth a thread
+
 
 def extremes(x: Integers) -> tuple[int, int]:
     """Return the least and the largest of one or more integers.
@@ -24,7 +26,10 @@ def extremes(x: Integers) -> tuple[int, int]:
     (int, int)
     """
     flat = x.reshape(-1)
-    bounds = _parallel.run(lambda first, last: plain.extremes(flat[first:last]), _parallel.pieces_of(flat.size, minimum=2**19))
+    if flat.size < 2 * _PIECE:
+        least, largest = plain.extremes(flat)
+        return int(least), int(largest)
+    bounds = _parallel.run(lambda first, last: plain.extremes(flat[first:last]), _parallel.pieces_of(flat.size, minimum=_PIECE))
     return min(int(least) for least, _ in bounds), max(int(largest) for _, largest in bounds)
 
 

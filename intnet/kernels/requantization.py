@@ -278,10 +278,10 @@ def exponents_of_integers(
     """
     outer, blocks, length, inner = layout
     rows = outer * blocks
-    least, greatest = np.zeros((2, rows, inner), np.int64)
     if values.size and rows * inner == 1:  # one block, shared among threads
-        least[0, 0], greatest[0, 0] = extremes(values)
-    elif values.size:
+        return np.array([[[plain.shift_to_fit(*extremes(values), word_bits, minimum, maximum)]]], np.int64)
+    least, greatest = np.zeros((2, rows, inner), np.int64)
+    if values.size:
         data = values.reshape(rows, length, inner)
         pieces = _parallel.pieces_of(rows, minimum=max(1, PIECE // (length * inner)))
         _parallel.run(lambda first, last: plain.extents(data, first, last, least, greatest), pieces)

@@ -189,6 +189,11 @@ def combine(terms: Sequence[tuple[int, QTensor]]) -> QTensor:
     if max(bits) > 62:
         terms = [(factor, _cut(tensor, max(0, wide - 62))) for (factor, tensor), wide in zip(terms, bits, strict=True)]
         bits = [min(wide, 62) for wide in bits]
+    if all(tensor.exponent.size == 1 for _, tensor in terms):
+        each, common = kernels.alignment_of_one([tensor.exponent.item() for _, tensor in terms], bits)
+        most = sum(1 << max(0, width + max(0, shift)) for width, shift in zip(bits, each, strict=True))
+        ready = [(tensor.mantissa, factor, shift) for (factor, tensor), shift in zip(terms, each, strict=True)]
+        return QTensor.trusted(kernels.linear_combination(ready, 1, np.int32 if most < 2**31 else np.int64), common)
     exponents = [tensor.exponent.reshape(-1) for _, tensor in terms]
     shifts, exponent = kernels.alignment(exponents, bits)
     rows = shape[0] if max(len(one) for one in exponents) > 1 else 1

@@ -59,6 +59,7 @@ from intnet.kernels.plain.requantize import (
     requantize,
     requantize_one,
     round_all,
+    shift_to_fit,
     shifts_to_fit,
 )
 
@@ -122,6 +123,7 @@ __all__ = [
     "requantize_one",
     "round_all",
     "running_factors",
+    "shift_to_fit",
     "shifts_to_fit",
     "sign",
     "sign_backward_clip",

@@ -358,8 +358,9 @@ def channel_sums(a, b, run, sums, products, least, greatest, table):
     """
     lanes, channels, size = sums.size, table.shape[1], a.size
     block = UNROLLED * lanes
-    for i in range(lanes):
-        least[i] = greatest[i] = a[i % channels]
+    for first in range(0, lanes, channels):
+        for c in range(channels):
+            least[first + c] = greatest[first + c] = a[c]
     for c in range(channels):
         table[SUM, c] = table[PRODUCTS, c] = 0
     for begin in range(0, size, run):
@@ -372,15 +373,16 @@ def channel_sums(a, b, run, sums, products, least, greatest, table):
         for place in range(whole, end, lanes):
             stop = min(place + lanes, end)
             _add_row(a[place:stop], b[place:stop], sums, products, least, greatest)
-        for i in range(lanes):
-            table[SUM, i % channels] += np.int64(sums[i])
-            table[PRODUCTS, i % channels] += np.int64(products[i])
+        for first in range(0, lanes, channels):
+            for c in range(channels):
+                table[SUM, c] += np.int64(sums[first + c])
+                table[PRODUCTS, c] += np.int64(products[first + c])
     for c in range(channels):
         table[LEAST, c], table[GREATEST, c] = least[c], greatest[c]
-    for i in range(channels, lanes):
-        c = i % channels
-        table[LEAST, c] = min(table[LEAST, c], np.int64(least[i]))
-        table[GREATEST, c] = max(table[GREATEST, c], np.int64(greatest[i]))
+    for first in range(channels, lanes, channels):
+        for c in range(channels):
+            table[LEAST, c] = min(table[LEAST, c], np.int64(least[first + c]))
+            table[GREATEST, c] = max(table[GREATEST, c], np.int64(greatest[first + c]))
 
 
 @jit

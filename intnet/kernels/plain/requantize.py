@@ -405,8 +405,18 @@ def magnitude_bits(least, greatest):
 
 
 @jit
+def shift_to_fit(least, greatest, word_bits, minimum, maximum):
+    """Return the smallest shift in ``minimum..maximum`` after which magnitudes of ``least..greatest`` fit, all int64.
+
+    They are then below ``2**(word_bits - 1)``; for zeros it is `minimum`.
+    """
+    bits, minimum = magnitude_bits(least, greatest), np.int64(minimum)
+    return min(max(bits - np.int64(word_bits) + np.int64(1), minimum), np.int64(maximum)) if bits > 0 else minimum
+
+
+@jit
 def shifts_to_fit(least, greatest, word_bits, minimum, maximum, shifts):
-    """Write the smallest shift in ``minimum..maximum`` after which a magnitude is below ``2**(word_bits - 1)``.
+    """Write what `shift_to_fit` returns for every block.
 
     Parameters
     ----------
@@ -417,5 +427,4 @@ def shifts_to_fit(least, greatest, word_bits, minimum, maximum, shifts):
         `minimum` for a block of zeros.
     """
     for i in range(shifts.size):
-        bits = magnitude_bits(least[i], greatest[i])
-        shifts[i] = min(max(bits - np.int64(word_bits) + 1, np.int64(minimum)), np.int64(maximum)) if bits > 0 else minimum
+        shifts[i] = shift_to_fit(least[i], greatest[i], word_bits, minimum, maximum)
