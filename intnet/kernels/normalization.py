@@ -316,15 +316,16 @@ def evaluate_requantized(
         return out
     factors, flat = _lanes_of(linear), out.reshape(-1)
     a, b = _flat_operands(linear)
+    counted = new_counters() if counters is None else counters
     to = _prepared(rounding, overflow, word_bits, True, random_bits, seed, stream)
     whole_blocks = channels % 4 == 0 or rounding != STOCHASTIC
     if linear.narrow and to.narrow and 0 <= shift <= simd_requantize.SHIFT_MAX and whole_blocks and not step >> 32:
         fast = shift, to._role, *to._keys, np.uint64(step), flat
 
         def piece(first: int, last: int) -> Int64s:
-            counted = new_counters()
-            simd_linear.multiply_add_round(a, b, factors, first, last, *fast, counted)
-            return counted
+            of_piece = counted if first == 0 else new_counters()
+            simd_linear.multiply_add_round(a, b, factors, first, last, *fast, of_piece)
+            return of_piece
 
     else:
         sequence = sequence_words(seed, stream, step) if rounding == STOCHASTIC else NO_SEQUENCE
@@ -332,14 +333,13 @@ def evaluate_requantized(
         window = factors.shape[1] * (1 if rounding <= JAM else _ROWS_OF_A_WINDOW)
 
         def piece(first: int, last: int) -> Int64s:
-            counted, products = new_counters(), np.empty(window, factors.dtype)
+            of_piece = counted if first == 0 else new_counters()
+            products: Integers = np.empty(window, factors.dtype)
             views = products, products.view(np.uint8), flat, flat.view(np.uint8)
-            plain_linear.multiply_add_requantize(a, b, factors, np.int64(first), np.int64(last), *how, *views, counted)
-            return counted
+            plain_linear.multiply_add_requantize(a, b, factors, np.int64(first), np.int64(last), *how, *views, of_piece)
+            return of_piece
 
-    counts = _parallel.run(piece, _parallel.pieces_of(out.size, multiple=channels, minimum=_PIECE))
-    if counters is not None:
-        add_counters(counters, counts)
+    add_counters(counted, _parallel.run(piece, _parallel.pieces_of(out.size, multiple=channels, minimum=_PIECE))[1:])
     return out
 
 

@@ -1,6 +1,7 @@
 """Linear maps of tensors in lanes of int32: see :mod:`intnet.kernels.plain.linear`, which defines them.
 
-All results are int32, sums are modulo ``2**32``. An element is read, multiplied, rounded, fitted, counted and written in one go.
+All results are int32, sums are modulo ``2**32``. An element is read, multiplied, rounded, fitted, counted and written in one
+pass, without a place for what is in between.
 """
 
 import numpy as np
@@ -63,13 +64,11 @@ def _row(a, b, factors, out, shift, fractions, left, base, if_negative, if_odd, 
         1, but not known to be: so LLVM counts by one masked addition.
     """
     first, second, last = factors[0], factors[1], factors[factors.shape[0] - 1]
+    other = a if b is None else b
     unit = np.int32(np.int64(1) << shift)
     outside, lost, least, greatest = _0, _0, seen[2], seen[3]
     for i in range(out.size):
-        if b is None:
-            value = _one(a[i], first[i], last[i])
-        else:
-            value = _two(a[i], b[i], first[i], second[i], last[i])
+        value = _one(a[i], first[i], last[i]) if b is None else _two(a[i], other[i], first[i], second[i], last[i])
         if fractions is None:
             carried = np.int32(value + np.int32(base + (if_odd if np.int32(value & unit) != _0 else _0)))
             if if_negative is not None:
@@ -95,7 +94,8 @@ def multiply_add_round(a, b, factors, start, stop, shift, role, key_0, key_1, st
     ----------
     a, b, factors, out, counters : as there; `factors` int32
     start, stop : int64
-        The elements to do; `start` begins a row of channels, whose number is a multiple of four.
+        The elements to do, at least one; `start` begins a row of channels, whose number is a multiple of four where random
+        bits are drawn.
     shift, role, key_0, key_1, step : as in :func:`intnet.kernels.simd.requantize.round_window`
     """
     lanes, seen, mode = factors.shape[1], new_seen(), role[MODE]
