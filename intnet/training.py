@@ -113,6 +113,7 @@ class Trainer:
         _check_inputs(network, train)
         optimizer.check(network.recipe, int(epochs), int(min(batch, len(train))))
         self.network, self.optimizer, self.train = network, optimizer, train
+        self._parameters = network.parameters
         self.epochs, self.batch = int(epochs), int(min(batch, len(train)))
         self.seed = network.seed if seed is None else int(seed)
         self.augmentation, self.watch = augmentation, watch
@@ -199,8 +200,7 @@ class Trainer:
         x = self.train.batch(rows, self.augmentation, step.seed, step.number)
         outputs = self.network.forward(x, step)
         self.network.backward(self.network.loss.gradient(outputs, self.train.labels[rows], step), step)
-        for parameter in self.network.parameters:
-            self.optimizer.update(parameter, rate, self.batch, step)
+        self.optimizer.update_all(self._parameters, rate, self.batch, step)
         return outputs
 
     def _batches(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -27,7 +27,7 @@ from intnet.kernels.activation import (
 )
 from intnet.kernels.combine import add_bias, alignment, alignment_of_one, linear_combination
 from intnet.kernels.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights, output_size
-from intnet.kernels.dense import RoundedProduct, multiply_transposed
+from intnet.kernels.dense import Rounded, RoundedProduct, multiply_transposed
 from intnet.kernels.edge import dequantize, exponents_of, quantize, quantize_nearest
 from intnet.kernels.images import draw_augmentation, gather, gather_augmented
 from intnet.kernels.loss import (
@@ -72,7 +72,7 @@ from intnet.kernels.pooling import max_pool, max_pool_backward, sum_pool, sum_po
 from intnet.kernels.product import multiply
 from intnet.kernels.reduce import argmax_rows, extremes, max_magnitude, moments, sum_axes
 from intnet.kernels.requantization import Requantizer, exponents_of_integers, new_counters, requantize
-from intnet.kernels.update import Factors, Target, Update, new_counters_of_roles
+from intnet.kernels.update import Factors, Target, Update, Updates, new_counters_of_roles
 
 __all__ = [
     "CLIP",
@@ -97,9 +97,11 @@ __all__ = [
     "Factors",
     "LinearMap",
     "Requantizer",
+    "Rounded",
     "RoundedProduct",
     "Target",
     "Update",
+    "Updates",
     "add_bias",
     "alignment",
     "alignment_of_one",

@@ -33,6 +33,15 @@ class Rounded(NamedTuple):
     """How many sums lay outside the accumulator."""
 
 
+class Gradients(NamedTuple):
+    """What a dense layer makes of errors."""
+
+    weights: NDArray[np.int32]
+    totals: NDArray[np.int64]
+    """The columns' sums, or () if they are not wanted."""
+    inputs: Rounded | None
+
+
 class _Plan(NamedTuple):
     """How a product of matrices of one type is done in one call."""
 
@@ -91,6 +100,7 @@ class RoundedProduct:
         bias_shift: int = 0,
         step: int = 0,
         counters: NDArray[np.int64] | None = None,
+        clamps: bool = False,
     ) -> Rounded | None:
         """Multiply, add, round.
 
@@ -108,6 +118,8 @@ class RoundedProduct:
             Of the random bits.
         counters : (COUNTERS,) int64, optional
             Added to.
+        clamps : bool
+            Whether what is negative is set to 0 in the end, when it has been counted.
 
         Returns
         -------
@@ -128,9 +140,58 @@ class RoundedProduct:
             a.reshape(-1), b.reshape(-1), b_transposed, m, n, terms, plan.limit, _scratch.words_of(plan.words),
             _scratch.left[kind], added, bias_shift, self._accumulator, sums, sums.view(np.uint8), self._block_bits,
             *shifts, *self._constants, np.uint64(step), out.reshape(-1).view(np.uint8), out.itemsize,
-            self._uncounted if counters is None else counters,
+            self._uncounted if counters is None else counters, clamps,
         )  # fmt: skip
         return None if left < 0 else Rounded(out, shift, left)
+
+    def backward(
+        self,
+        dy: Integers,
+        x: Integers,
+        weights: Integers,
+        shifts: tuple[int, int],
+        *,
+        sum_columns: bool = True,
+        step: int = 0,
+        counters: NDArray[np.int64] | None = None,
+        selects: bool = False,
+    ) -> Gradients | None:
+        """Multiply errors by inputs, as :func:`multiply_transposed` does, and by weights, and round the latter.
+
+        Parameters
+        ----------
+        dy : (m, n) C-contiguous integers
+        x : (m, k) C-contiguous integers
+        weights : (n, k) C-contiguous integers
+        sum_columns : bool
+            Whether the sums of the columns of `dy` are wanted.
+        selects : bool
+            Whether the result is set to 0 where `x` is not positive, when it has been counted.
+        shifts, step, counters : as above
+
+        Returns
+        -------
+        Gradients or None
+            None if nothing can be done in one call. Where only the second product cannot, it is None and nothing is counted.
+        """
+        kind: Any = dy.dtype.type
+        (m, n), k = dy.shape, x.shape[1]
+        one_type = x.dtype.type is kind and weights.dtype.type is kind
+        can_shift = self._block_bits > 0 or 0 <= shifts[0] <= simd_requantize.SHIFT_MAX
+        if not (self.to.narrow and one_type and can_shift) or step >> 32:
+            return None
+        plan, of_inputs = _plan(kind, n, k, m, self.bits), _plan(kind, m, k, n, self.bits)
+        if plan is None or of_inputs is None:
+            return None
+        gradient, totals = np.empty((n, k), np.int32), np.empty(n, np.int64) if sum_columns else _NO_TOTALS
+        dx, sums = np.empty((m, k), self.to.storage), np.empty(m * k, np.int32)
+        done, left, shift = simd_dense.backward(
+            dy.reshape(-1), x.reshape(-1), weights.reshape(-1), m, n, k, plan.limit, of_inputs.limit,
+            _scratch.words_of(max(plan.words, of_inputs.words)), _scratch.left[kind], _NO_BIAS[kind], gradient.reshape(-1),
+            totals, self._accumulator, sums, sums.view(np.uint8), self._block_bits, *shifts, *self._constants, np.uint64(step),
+            dx.reshape(-1).view(np.uint8), dx.itemsize, self._uncounted if counters is None else counters, selects,
+        )  # fmt: skip
+        return Gradients(gradient, totals, None if left < 0 else Rounded(dx, shift, left)) if done else None
 
 
 def multiply_transposed(

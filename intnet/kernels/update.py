@@ -1,5 +1,6 @@
 """One step of stochastic gradient descent: what is prepared once a tensor, so that a step is one call of the kernel."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -128,6 +129,90 @@ class Update:
 
         for other in _parallel.run(piece, self._pieces)[1:]:
             add_counters(counted.T, [other.T])
+
+
+class Updates:
+    """Steps of several tensors in one call: what one :class:`Update` after the other does.
+
+    Parameters
+    ----------
+    updates : sequence of Update
+        Of different tensors.
+
+    Examples
+    --------
+    >>> from intnet.arithmetic import TIES_EVEN
+    >>> from intnet.kernels.requantization import SATURATE
+    >>> word, (one, two) = Target(0, TIES_EVEN, SATURATE, 16), np.array([[10, 20], [30, 40]], np.int16)
+    >>> together = Updates([Update(weights, None, Factors(0, 0, 0, 1, 1), word, word) for weights in (one, two)])
+    >>> together([np.array([1, 2]), np.array([3, 4])], 0, [new_counters_of_roles() for _ in range(2)])
+    >>> one.tolist(), two.tolist()
+    ([9, 18], [27, 36])
+    """
+
+    TOGETHER = 8
+    """So many at most in one call of the kernel, which is compiled for tuples of this length."""
+
+    def __init__(self, updates: Sequence[Update]) -> None:
+        self.updates = list(updates)
+        parts = [self.updates[first : first + self.TOGETHER] for first in range(0, len(self.updates), self.TOGETHER)]
+        self._parts = [_Together(part, self.TOGETHER) for part in parts] if _COMPILED else []
+
+    def __call__(self, sums: Sequence[Integers], step: int, counters: Sequence[NDArray[np.int64]]) -> None:
+        """Move the weights; the arguments are those of :class:`Update`, one of each a tensor."""
+        if not _COMPILED:
+            for update, of_update, counted in zip(self.updates, sums, counters, strict=True):
+                update(of_update, step, counted)
+        first = 0
+        for part in self._parts:
+            last = first + part.count
+            part(sums[first:last], step, counters[first:last])
+            first = last
+
+
+class _Together:
+    """Up to `room` updates, and how they are shared among threads: pieces of all their elements."""
+
+    def __init__(self, updates: Sequence[Update], room: int) -> None:
+        self.count = len(updates)
+        self._filling = room - self.count
+        filled = [*updates, *updates[:1] * self._filling]
+        self._weights = tuple(one._weights[0] for one in filled)
+        self._velocities = tuple(one._velocity[0] for one in filled)
+        self._widths = np.array([(0, one._weights[1], one._velocity[1], one.narrow) for one in filled], np.int64)
+        self._roles, self._factors = np.stack([one._roles for one in filled]), np.stack([one._factors for one in filled])
+        self._keys = np.array([one._keys for one in filled], np.uint64)
+        lines: list[tuple[int, ...]] = []
+        self._pieces: list[tuple[int, int, int]] = []  # lines, and the tensor that an earlier piece has begun, or -1
+        for start, stop in _parallel.pieces_of(sum(one.size for one in updates), multiple=4, minimum=PIECE):
+            before, begin = len(lines), 0
+            for tensor, one in enumerate(updates):
+                inside = [min(max((bound - begin + 3) // 4 * 4, 0), one.size) for bound in (start, stop)]
+                lines += [(tensor, *inside)] if inside[0] < inside[1] else []
+                begin += one.size
+            self._pieces.append((before, len(lines), lines[before][0] if lines[before][1] else -1))
+        self._lines = np.array(lines, np.int64).reshape(-1, 3)
+
+    def __call__(self, sums: Sequence[Integers], step: int, counters: Sequence[NDArray[np.int64]]) -> None:
+        data = [one.reshape(-1).view(np.uint8) for one in sums]
+        for tensor, one in enumerate(sums):
+            self._widths[tensor, 0] = one.itemsize
+        arguments = (*data, *data[:1] * self._filling), self._weights, self._velocities, self._widths, self._lines
+        constants = self._roles, self._factors, self._keys, np.uint64(step)
+        counted = (*counters, *counters[:1] * self._filling)
+
+        def piece(first: int, last: int, divided: int) -> NDArray[np.int64] | None:
+            if divided < 0:
+                simd_update.update_together(*arguments, first, last, *constants, counted)
+                return None
+            apart = new_counters_of_roles()
+            of_piece = (*counted[:divided], apart, *counted[divided + 1 :])
+            simd_update.update_together(*arguments, first, last, *constants, of_piece)
+            return apart
+
+        for (_, _, divided), apart in zip(self._pieces, _parallel.run(piece, self._pieces), strict=True):
+            if apart is not None:
+                add_counters(counters[divided].T, [apart.T])
 
 
 def _line(role: Target) -> tuple[Any, ...]:

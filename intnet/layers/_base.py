@@ -196,6 +196,10 @@ class Layer:
 
     kind: ClassVar[str] = "layer"
     settings: ClassVar[tuple[str, ...]] = ()  # the attributes that decide what it computes, for `describe`
+    clamps: ClassVar[bool] = False
+    """Whether it is ``max(x, 0)`` and counts nothing: then it has `keep_outputs`, and a neighbour that `joins_clamps` can do it too."""
+    joins_clamps: ClassVar[bool] = False
+    """Whether it has `forward_clamped` and `backward_clamped`, with a clamp after it, and before it, joined to its passes."""
     name: str = ""
     recipe: Recipe
 
@@ -275,6 +279,18 @@ class Layer:
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Return the gradient of the inputs from that of the outputs, and leave those of the parameters with them."""
+        raise NotImplementedError
+
+    def forward_clamped(self, x: QTensor, step: Step) -> QTensor:
+        """Return ``max(y, 0)`` of what `forward` returns."""
+        raise NotImplementedError
+
+    def backward_clamped(self, dy: QTensor, step: Step) -> QTensor:
+        """Return what `backward` returns where the inputs, which were clamped, are positive, else 0."""
+        raise NotImplementedError
+
+    def keep_outputs(self, y: QTensor) -> None:
+        """Take note of its outputs in training, which the layer before has made for it."""
         raise NotImplementedError
 
     def describe(self) -> str:

@@ -19,6 +19,7 @@ class ReLU(Layer):
     """``max(x, 0)``; the derivative at 0 is 0."""
 
     kind: ClassVar[str] = "relu"
+    clamps: ClassVar[bool] = True
 
     def build(self, shape: Shape, build: Build) -> Shape:
         """Take any shape."""
@@ -31,6 +32,10 @@ class ReLU(Layer):
         if step.training:
             self._y = y
         return QTensor.trusted(y, x.exponent, x.format)
+
+    def keep_outputs(self, y: QTensor) -> None:
+        """Keep the outputs for the backward pass."""
+        self._y = y.mantissa
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Pass errors where the output was positive."""

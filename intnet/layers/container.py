@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,15 +59,28 @@ class Sequential(Layer):
         return shape
 
     def forward(self, x: QTensor, step: Step) -> QTensor:
-        """Run the layers."""
-        for layer in self.layers:
-            x = layer.forward(x, step)
+        """Run the layers; in training, clamps along with the layer before where that joins them."""
+        taken = False
+        for layer, after in pairwise((*self.layers, None)):
+            if taken:
+                taken = False
+            elif step.training and after is not None and after.clamps and layer.joins_clamps:
+                x, taken = layer.forward_clamped(x, step), True
+                after.keep_outputs(x)
+            else:
+                x = layer.forward(x, step)
         return x
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
-        """Run the layers backwards, down to the first that is trained."""
-        for layer in reversed(self.layers):
-            dy = layer.backward(dy, step)
+        """Run the layers backwards, down to the first that is trained; clamps along with the layer after."""
+        taken = False
+        for layer, before in pairwise((*reversed(self.layers), None)):
+            if taken:
+                taken = False
+            elif layer is not self._last_backward and before is not None and before.clamps and layer.joins_clamps:
+                dy, taken = layer.backward_clamped(dy, step), True
+            else:
+                dy = layer.backward(dy, step)
             if layer is self._last_backward:
                 break
         return dy

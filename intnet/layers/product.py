@@ -16,7 +16,7 @@ from intnet import kernels
 from intnet.errors import InputError
 from intnet.formats import BlockFloat, Overflow, Rounding
 from intnet.kernels.convolution import Padding, Pair
-from intnet.layers._base import Build, Layer, Parameter, Seen, Shape, Step, aligned, magnitude_bits
+from intnet.layers._base import Build, Layer, Parameter, Quantizer, Seen, Shape, Step, aligned, magnitude_bits
 from intnet.tensor import QTensor
 from intnet.tensor.qtensor import Integers
 
@@ -180,6 +180,7 @@ class Dense(Product):
     """
 
     kind: ClassVar[str] = "dense"
+    joins_clamps: ClassVar[bool] = True
     settings: ClassVar[tuple[str, ...]] = ("outputs", "has_bias", "initial")
 
     def __init__(self, outputs: int, *, bias: bool | None = None, initial: str = "he_uniform", name: str | None = None) -> None:
@@ -194,9 +195,39 @@ class Dense(Product):
         self._products: dict[str, kernels.RoundedProduct] = {}
         return (self.outputs,)
 
+    def forward_clamped(self, x: QTensor, step: Step) -> QTensor:
+        """Return ``max(y, 0)`` of what `forward` returns."""
+        y = self._at_once("activation", x, "forward", step, self._added, b_transposed=True, clamps=True)
+        if y is None:
+            y = super().forward(x, step)
+            return QTensor.trusted(kernels.relu(y.mantissa), y.exponent, y.format)
+        self._x = x
+        return y
+
+    def backward_clamped(self, dy: QTensor, step: Step) -> QTensor:
+        """Return what `backward` returns where the inputs were positive, else 0."""
+        return self._back(dy, step, True)
+
+    def backward(self, dy: QTensor, step: Step) -> QTensor:
+        """Leave the gradients with the parameters, and return that of the inputs (or `dy`, if it is not wanted)."""
+        return self._back(dy, step, False)
+
+    def _back(self, dy: QTensor, step: Step, clamped: bool) -> QTensor:
+        dx = self._back_at_once(dy, step, clamped)
+        if dx is not None:
+            return dx
+        dx = super().backward(dy, step)
+        if clamped and self.gives_input_gradient:
+            assert self._x is not None
+            return QTensor.trusted(kernels.relu_backward(dx.mantissa, self._x.mantissa), dx.exponent, dx.format)
+        return dx
+
+    @property
+    def _added(self) -> QTensor | None:
+        return None if self.bias is None else self.bias.value
+
     def _outputs(self, x: QTensor, step: Step) -> QTensor:
-        added = None if self.bias is None else self.bias.value
-        y = self._at_once("activation", x, "forward", step, added, b_transposed=True)
+        y = self._at_once("activation", x, "forward", step, self._added, b_transposed=True)
         return super()._outputs(x, step) if y is None else y
 
     def _input_gradient(self, dy: QTensor, step: Step) -> QTensor:
@@ -211,24 +242,42 @@ class Dense(Product):
         if made is None:
             super()._leave_gradients(x, dy, step)
             return
-        sums, totals = made
+        self._leave(*made, dy.exponent.item(), x.exponent.item(), step)
+
+    def _leave(self, sums: Integers, totals: Integers, exponent: int, of_inputs: int, step: Step) -> None:
+        """Leave exact gradients with the parameters."""
         self._left(0, sums.size + totals.size, "gradient", step)
-        exponent = dy.exponent.item()
-        self.weight.gradient = QTensor.trusted(sums, exponent + x.exponent.item())
+        self.weight.gradient = QTensor.trusted(sums, exponent + of_inputs)
         if self.bias is not None:
             self.bias.gradient = QTensor.trusted(totals, exponent)
 
+    def _back_at_once(self, dy: QTensor, step: Step, clamped: bool) -> QTensor | None:
+        """Do the whole backward pass in one call; None if that is impossible, and then nothing is done."""
+        x, weights, quantizer = self._x, self.weight.value, self.quantizers["error"]
+        if x is None or not self.gives_input_gradient or not dy.exponent.size == x.exponent.size == weights.exponent.size == 1:
+            return None
+        product = self._product(quantizer, step)
+        if product is None:
+            return None
+        have = dy.exponent.item()
+        exponent = have + weights.exponent.item()
+        made = product.backward(
+            dy.mantissa, x.mantissa, weights.mantissa, quantizer.shifts(exponent), sum_columns=self.bias is not None,
+            step=step.number, counters=quantizer.counters, selects=clamped,
+        )  # fmt: skip
+        if made is None or made.inputs is None:
+            return None
+        self._leave(made.weights, made.totals, have, x.exponent.item(), step)
+        return self._noted(made.inputs, exponent, quantizer, "backward", step)
+
     def _at_once(self, role: str, a: QTensor, where: str, step: Step, added: QTensor | None, **options: Any) -> QTensor | None:
         """Multiply by the weights and round in one call; None if exponents differ, or something else is in the way."""
-        b = self.weight.value
-        one = a.exponent.size == b.exponent.size == 1 and (added is None or added.exponent.size == 1)
-        quantizer = self.quantizers[role]
-        if not (one and step.training) or quantizer.by_row or quantizer.fails or self._fails:
+        b, quantizer = self.weight.value, self.quantizers[role]
+        if not (a.exponent.size == b.exponent.size == 1 and (added is None or added.exponent.size == 1)):
             return None
-        to, product = quantizer.prepared(step.seed), self._products.get(role)
-        if product is None or product.to is not to:
-            block_bits = quantizer.format.word_bits if isinstance(quantizer.format, BlockFloat) else 0
-            product = self._products[role] = kernels.RoundedProduct(to, **self._width, block_bits=block_bits)
+        product = self._product(quantizer, step)
+        if product is None:
+            return None
         exponent = a.exponent.item() + b.exponent.item()
         bias_shift = 0 if added is None else added.exponent.item() - exponent
         if added is not None and bias_shift > 62 - magnitude_bits(added):
@@ -237,8 +286,21 @@ class Dense(Product):
             a.mantissa, b.mantissa, quantizer.shifts(exponent), bias=None if added is None else added.mantissa,
             bias_shift=bias_shift, step=step.number, counters=quantizer.counters, **options,
         )  # fmt: skip
-        if made is None:
+        return None if made is None else self._noted(made, exponent, quantizer, where, step)
+
+    def _product(self, quantizer: Quantizer, step: Step) -> kernels.RoundedProduct | None:
+        """Return how products are rounded by a quantizer in training, made once; None if not in one call."""
+        if not step.training or quantizer.by_row or quantizer.fails or self._fails:
             return None
+        to, product = quantizer.prepared(step.seed), self._products.get(quantizer.role_name)
+        if product is None or product.to is not to:
+            block_bits = quantizer.format.word_bits if isinstance(quantizer.format, BlockFloat) else 0
+            product = kernels.RoundedProduct(to, **self._width, block_bits=block_bits)
+            self._products[quantizer.role_name] = product
+        return product
+
+    def _noted(self, made: kernels.Rounded, exponent: int, quantizer: Quantizer, where: str, step: Step) -> QTensor:
+        """Count a rounded product, and return it."""
         self._left(made.left, made.values.size, where, step)
         quantizer.note(made.values.size, exponent + made.shift)
         return QTensor.trusted(made.values, exponent + made.shift, quantizer.format)

@@ -12,6 +12,7 @@ sticky bit (:func:`intnet.layers.container.combine`). The rate is that of the me
 here, in the factor, and not in the error, which would fall below the grid of a fixed-point format.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -136,6 +137,25 @@ class SGD:
             parameter.master = moved
             parameter.value = parameter.quantizers["weight"](moved, step)
 
+    def update_all(self, parameters: Sequence[Parameter], rate: Factor, batch: int, step: Step) -> None:
+        """Move parameters by their gradients, as `update` does one after the other: in one call those that can be."""
+        ready, prepared = [], []
+        for parameter in parameters:
+            found = parameter.prepared
+            if parameter.gradient is not None and found is not None and found.applies(self, parameter, rate, batch, step):
+                ready.append(parameter)
+                prepared.append(found)
+            else:
+                self.update(parameter, rate, batch, step)
+        if not ready:
+            return
+        updates, together = [one.update for one in prepared], prepared[0].together
+        if together is None or together.updates != updates:
+            together = prepared[0].together = kernels.Updates(updates)
+        together([one.gradient.mantissa for one in ready], step.number, [one.counters for one in ready])
+        for parameter, one in zip(ready, prepared, strict=True):
+            one.follow(parameter, step)
+
     def _factors(self, parameter: Parameter, rate: Factor, batch: int) -> tuple[Factor, Factor]:
         """Return the decay and the rate for the gradient of a sum over a batch."""
         decay = self.decay.times(batch) if parameter.decays else Factor(0, 0)
@@ -143,19 +163,15 @@ class SGD:
 
     def _move_at_once(self, parameter: Parameter, rate: Factor, batch: int, step: Step) -> bool:
         """Do the update in one pass with the same bits, if everything is fixed point; tell whether it was done."""
-        gradient = parameter.gradient
-        assert gradient is not None
-        key = (rate, batch, self.momentum, self.decay, step.seed, gradient.exponent.item(0))
+        assert parameter.gradient is not None
+        key = (rate, batch, self.momentum, self.decay, step.seed, parameter.gradient.exponent.item(0))
         prepared = parameter.prepared
         if prepared is None or prepared.key != key or not prepared.fits(parameter):
             prepared = parameter.prepared = Prepared.of(self, parameter, key, *self._factors(parameter, rate, batch), step)
         if prepared.update is None or not step.training:
             return False
-        prepared.update(gradient.mantissa, step.number, parameter.counters)
-        for quantizer, place in prepared.quantizers:
-            quantizer.note(prepared.update.size, place)
-        if parameter.master is not None:
-            parameter.value = parameter.quantizers["weight"](parameter.master, step)
+        prepared.update(parameter.gradient.mantissa, step.number, parameter.counters)
+        prepared.follow(parameter, step)
         return True
 
     def _move_by_places(self, parameter: Parameter, rate: Factor, step: Step) -> None:
@@ -199,11 +215,35 @@ class Prepared:
     update: Any
     arrays: tuple[Any, ...]
     quantizers: list[tuple[Quantizer, int]]
+    together: kernels.Updates | None = None  # with those of the parameters after this one
 
     def fits(self, parameter: Parameter) -> bool:
         """Tell whether the parameter still has the arrays that this was made for."""
         mantissa = None if parameter.momentum is None else parameter.momentum.mantissa
         return self.update is None or (self.arrays[0] is parameter.stored.mantissa and self.arrays[1] is mantissa)
+
+    def applies(self, optimizer: SGD, parameter: Parameter, rate: Factor, batch: int, step: Step) -> bool:
+        """Tell whether this is certainly the update of a step: equal factors that are other objects are looked at elsewhere."""
+        key, gradient = self.key, parameter.gradient
+        assert gradient is not None
+        return (
+            self.update is not None
+            and step.training
+            and rate is key[0]
+            and batch == key[1]
+            and optimizer.momentum is key[2]
+            and optimizer.decay is key[3]
+            and step.seed == key[4]
+            and gradient.exponent.item(0) == key[5]
+            and self.fits(parameter)
+        )
+
+    def follow(self, parameter: Parameter, step: Step) -> None:
+        """Do what is left to do after the update: count, and bring the master copy into the weight's format."""
+        for quantizer, place in self.quantizers:
+            quantizer.note(self.update.size, place)
+        if parameter.master is not None:
+            parameter.value = parameter.quantizers["weight"](parameter.master, step)
 
     @classmethod
     def of(

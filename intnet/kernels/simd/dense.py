@@ -14,9 +14,46 @@ from intnet.kernels.simd.requantize import SHIFT_MAX, requantize
 
 
 @jit
+def _clamp(values):
+    """Set what is negative to 0."""
+    for i in range(np.uint64(values.size)):
+        value = values[i]
+        values[i] = value if value > 0 else values.dtype.type(0)
+
+
+@jit
+def _clamp_bytes(out, width):
+    """Set what is negative to 0, in a tensor of integers of up to 4 bytes, seen as bytes."""
+    if width == 1:
+        _clamp(out.view(np.int8))
+    elif width == 2:
+        _clamp(out.view(np.int16))
+    else:
+        _clamp(out.view(np.int32))
+
+
+@jit
+def _select(values, y):
+    """Set to 0 what stands where `y` is not positive."""
+    for i in range(np.uint64(values.size)):
+        values[i] = values[i] if y[i] > 0 else values.dtype.type(0)
+
+
+@jit
+def _select_bytes(out, width, y):
+    """Set to 0 what stands where `y` is not positive, in a tensor of integers of up to 4 bytes, seen as bytes."""
+    if width == 1:
+        _select(out.view(np.int8), y)
+    elif width == 2:
+        _select(out.view(np.int16), y)
+    else:
+        _select(out.view(np.int32), y)
+
+
+@jit
 def multiply_requantize(
     a, b, b_transposed, m, n, k, limit, words, packed, bias, bias_shift, accumulator, sums, sums_bytes, block_bits, least,
-    greatest, role, key_0, key_1, step, out, out_width, counters,
+    greatest, role, key_0, key_1, step, out, out_width, counters, clamps,
 ):  # fmt: skip
     """Write ``(a b + bias * 2**bias_shift) / 2**shift``, rounded, in the word of a role, into `out`.
 
@@ -34,6 +71,8 @@ def multiply_requantize(
         The word length of a block that is the whole product, and the bounds of its shift, which is that of
         :func:`intnet.kernels.plain.requantize.shifts_to_fit`. With a word length of 0, the shift is `least`.
     role, key_0, key_1, step, out, out_width, counters : as in :func:`intnet.kernels.simd.requantize.requantize`
+    clamps : bool
+        Whether what is negative is set to 0 when all is counted.
 
     Returns
     -------
@@ -61,6 +100,8 @@ def multiply_requantize(
     if left < 0 or not 0 <= shift <= SHIFT_MAX:
         return failed, shift
     requantize(sums_bytes, np.int64(4), out, out_width, zero, size, shift, role, key_0, key_1, step, zero, counters)
+    if clamps:
+        _clamp_bytes(out, out_width)
     return left, shift
 
 
@@ -89,3 +130,40 @@ def multiply_transposed(a, b, m, n, k, limit, words, packed, sums, totals):
             for j in range(m):
                 totals[j] += np.int64(row[j])
     return True
+
+
+@jit
+def backward(
+    dy, x, weights, m, n, k, limit, limit_inputs, words, packed, no_bias, gradient, totals, accumulator, sums, sums_bytes,
+    block_bits, least, greatest, role, key_0, key_1, step, dx, dx_width, counters, selects,
+):  # fmt: skip
+    """Do `multiply_transposed` of errors and inputs, and `multiply_requantize` of errors and weights.
+
+    Parameters
+    ----------
+    dy, x, weights : (m * n,), (m * k,) and (n * k,), as the operands of `multiply_proven`
+    limit, limit_inputs : int64
+        Of the first product and of the second.
+    words, packed : as in `multiply_proven`, large enough for both
+    no_bias : (0,) of the type of `dy`
+    gradient, totals : as the results of `multiply_transposed`
+    accumulator .. counters : as in `multiply_requantize`, whose result is `dx`
+    selects : bool
+        Whether `dx` is set to 0 where `x` is not positive, when all is counted.
+
+    Returns
+    -------
+    done : bool
+        Whether the first product is done; if not, nothing is.
+    left, shift : as from `multiply_requantize`
+    """
+    zero = np.int64(0)
+    if not multiply_transposed(dy, x, n, k, m, limit, words, packed, gradient, totals):
+        return False, np.int64(-1), np.int64(least)
+    left, shift = multiply_requantize(
+        dy, weights, False, m, k, n, limit_inputs, words, packed, no_bias, zero, accumulator, sums, sums_bytes, block_bits,
+        least, greatest, role, key_0, key_1, step, dx, dx_width, counters, False,
+    )  # fmt: skip
+    if selects and left >= 0:
+        _select_bytes(dx, dx_width, x)
+    return True, left, shift
