@@ -51,6 +51,19 @@ class _Plan(NamedTuple):
     """How many words the packed right operand takes."""
 
 
+class _Ready(NamedTuple):
+    """A call made ready: for operands of just this kind, and for these very arrays, which may have changed since."""
+
+    key: tuple[Any, ...]
+    b: Integers
+    bias: Integers | None
+    counters: NDArray[np.int64] | None
+    kind: Any
+    shape: tuple[int, int]
+    words: int
+    arguments: tuple[Any, ...]
+
+
 @lru_cache(1024)
 def _plan(kind: Any, m: int, n: int, terms: int, bits: int) -> _Plan | None:
     """Return how to multiply (m, terms) by (terms, n) of a type, in an accumulator of so many bits; None if not in one call."""
@@ -86,6 +99,8 @@ class RoundedProduct:
 
     def __init__(self, to: Requantizer, accumulator_bits: int, saturates: bool, block_bits: int = 0) -> None:
         self.to, self.bits, self._block_bits = to, accumulator_bits, block_bits
+        self._ready: _Ready | None = None
+        self._ready_backward: _Ready | None = None
         self._constants, self._uncounted = (to._role, *to._keys), new_counters()
         self._accumulator = np.array(word_of(min(accumulator_bits, 32), True, SATURATE if saturates else WRAP), np.int64)
 
@@ -126,23 +141,45 @@ class RoundedProduct:
         Rounded or None
             None if it cannot be done in one call.
         """
+        key = (a.shape, a.dtype, shifts, b_transposed, bias_shift, clamps)
+        ready = self._ready
+        if ready is None or ready.key != key or not (ready.b is b and ready.bias is bias and ready.counters is counters):
+            ready = self._prepare(key, a, b, shifts, b_transposed, bias, bias_shift, counters, clamps)
+        if ready is None or step >> 32:
+            return None
+        out = np.empty(ready.shape, self.to.storage)
+        left, shift = simd_dense.multiply_requantize(
+            a.reshape(-1), np.uint64(step), _scratch.words_of(ready.words), _scratch.left[ready.kind],
+            out.reshape(-1).view(np.uint8), *ready.arguments,
+        )  # fmt: skip
+        return None if left < 0 else Rounded(out, shift, left)
+
+    def _prepare(
+        self, key: tuple[Any, ...], a: Integers, b: Integers, shifts: tuple[int, int], b_transposed: bool,
+        bias: Integers | None, bias_shift: int, counters: NDArray[np.int64] | None, clamps: bool,
+    ) -> _Ready | None:  # fmt: skip
+        """Return what stays the same from step to step; None if it cannot be done in one call."""
         kind: Any = a.dtype.type
         m, terms = a.shape
         n = b.shape[0] if b_transposed else b.shape[1]
         added = _NO_BIAS.get(kind) if bias is None else bias
         one_type = added is not None and added.dtype.type is kind and b.dtype.type is kind
         can_shift = bias_shift >= 0 and (self._block_bits > 0 or 0 <= shifts[0] <= simd_requantize.SHIFT_MAX)
-        plan = _plan(kind, m, n, terms, self.bits) if self.to.narrow and one_type and can_shift and not step >> 32 else None
+        plan = _plan(kind, m, n, terms, self.bits) if self.to.narrow and one_type and can_shift else None
         if plan is None:
             return None
-        out, sums = np.empty((m, n), self.to.storage), np.empty(m * n, np.int32)
-        left, shift = simd_dense.multiply_requantize(
-            a.reshape(-1), b.reshape(-1), b_transposed, m, n, terms, plan.limit, _scratch.words_of(plan.words),
-            _scratch.left[kind], added, bias_shift, self._accumulator, sums, sums.view(np.uint8), self._block_bits,
-            *shifts, *self._constants, np.uint64(step), out.reshape(-1).view(np.uint8), out.itemsize,
-            self._uncounted if counters is None else counters, clamps,
+        sums, counted = np.empty(m * n, np.int32), self._uncounted if counters is None else counters
+        arguments = (
+            b.reshape(-1), b_transposed, m, n, terms, plan.limit, added, bias_shift, self._accumulator, sums,
+            sums.view(np.uint8), self._block_bits, *shifts, *self._constants, np.dtype(self.to.storage).itemsize, counted,
+            clamps,
         )  # fmt: skip
-        return None if left < 0 else Rounded(out, shift, left)
+        self._ready = _Ready(key, b, bias, counters, kind, (m, n), plan.words, arguments)
+        return self._ready
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what looks into arrays of this process."""
+        return {**self.__dict__, "_ready": None, "_ready_backward": None}
 
     def backward(
         self,
@@ -174,24 +211,41 @@ class RoundedProduct:
         Gradients or None
             None if nothing can be done in one call. Where only the second product cannot, it is None and nothing is counted.
         """
+        key = (dy.shape, x.shape, dy.dtype, x.dtype, shifts, sum_columns, selects)
+        ready = self._ready_backward
+        if ready is None or ready.key != key or not (ready.b is weights and ready.counters is counters):
+            ready = self._prepare_backward(key, dy, x, weights, shifts, counters, selects)
+        if ready is None or step >> 32:
+            return None
+        (m, k), n = x.shape, dy.shape[1]
+        gradient, totals = np.empty((n, k), np.int32), np.empty(n, np.int64) if sum_columns else _NO_TOTALS
+        dx = np.empty((m, k), self.to.storage)
+        done, left, shift = simd_dense.backward(
+            dy.reshape(-1), x.reshape(-1), np.uint64(step), _scratch.words_of(ready.words), _scratch.left[ready.kind],
+            gradient.reshape(-1), totals, dx.reshape(-1).view(np.uint8), *ready.arguments,
+        )  # fmt: skip
+        return Gradients(gradient, totals, None if left < 0 else Rounded(dx, shift, left)) if done else None
+
+    def _prepare_backward(
+        self, key: tuple[Any, ...], dy: Integers, x: Integers, weights: Integers, shifts: tuple[int, int],
+        counters: NDArray[np.int64] | None, selects: bool,
+    ) -> _Ready | None:  # fmt: skip
         kind: Any = dy.dtype.type
         (m, n), k = dy.shape, x.shape[1]
         one_type = x.dtype.type is kind and weights.dtype.type is kind
         can_shift = self._block_bits > 0 or 0 <= shifts[0] <= simd_requantize.SHIFT_MAX
-        if not (self.to.narrow and one_type and can_shift) or step >> 32:
-            return None
         plan, of_inputs = _plan(kind, n, k, m, self.bits), _plan(kind, m, k, n, self.bits)
-        if plan is None or of_inputs is None:
+        if plan is None or of_inputs is None or not (self.to.narrow and one_type and can_shift):
             return None
-        gradient, totals = np.empty((n, k), np.int32), np.empty(n, np.int64) if sum_columns else _NO_TOTALS
-        dx, sums = np.empty((m, k), self.to.storage), np.empty(m * k, np.int32)
-        done, left, shift = simd_dense.backward(
-            dy.reshape(-1), x.reshape(-1), weights.reshape(-1), m, n, k, plan.limit, of_inputs.limit,
-            _scratch.words_of(max(plan.words, of_inputs.words)), _scratch.left[kind], _NO_BIAS[kind], gradient.reshape(-1),
-            totals, self._accumulator, sums, sums.view(np.uint8), self._block_bits, *shifts, *self._constants, np.uint64(step),
-            dx.reshape(-1).view(np.uint8), dx.itemsize, self._uncounted if counters is None else counters, selects,
+        sums, counted = np.empty(m * k, np.int32), self._uncounted if counters is None else counters
+        arguments = (
+            weights.reshape(-1), m, n, k, plan.limit, of_inputs.limit, _NO_BIAS[kind], self._accumulator, sums,
+            sums.view(np.uint8), self._block_bits, *shifts, *self._constants, np.dtype(self.to.storage).itemsize, counted,
+            selects,
         )  # fmt: skip
-        return Gradients(gradient, totals, None if left < 0 else Rounded(dx, shift, left)) if done else None
+        words = max(plan.words, of_inputs.words)
+        self._ready_backward = _Ready(key, weights, None, counters, kind, (m, k), words, arguments)
+        return self._ready_backward
 
 
 def multiply_transposed(

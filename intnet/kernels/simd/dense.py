@@ -52,10 +52,12 @@ def _select_bytes(out, width, y):
 
 @jit
 def multiply_requantize(
-    a, b, b_transposed, m, n, k, limit, words, packed, bias, bias_shift, accumulator, sums, sums_bytes, block_bits, least,
-    greatest, role, key_0, key_1, step, out, out_width, counters, clamps,
+    a, step, words, packed, out, b, b_transposed, m, n, k, limit, bias, bias_shift, accumulator, sums, sums_bytes, block_bits,
+    least, greatest, role, key_0, key_1, out_width, counters, clamps,
 ):  # fmt: skip
     """Write ``(a b + bias * 2**bias_shift) / 2**shift``, rounded, in the word of a role, into `out`.
+
+    First stands what differs from step to step.
 
     Parameters
     ----------
@@ -134,8 +136,8 @@ def multiply_transposed(a, b, m, n, k, limit, words, packed, sums, totals):
 
 @jit
 def backward(
-    dy, x, weights, m, n, k, limit, limit_inputs, words, packed, no_bias, gradient, totals, accumulator, sums, sums_bytes,
-    block_bits, least, greatest, role, key_0, key_1, step, dx, dx_width, counters, selects,
+    dy, x, step, words, packed, gradient, totals, dx, weights, m, n, k, limit, limit_inputs, no_bias, accumulator, sums,
+    sums_bytes, block_bits, least, greatest, role, key_0, key_1, dx_width, counters, selects,
 ):  # fmt: skip
     """Do `multiply_transposed` of errors and inputs, and `multiply_requantize` of errors and weights.
 
@@ -161,8 +163,8 @@ def backward(
     if not multiply_transposed(dy, x, n, k, m, limit, words, packed, gradient, totals):
         return False, np.int64(-1), np.int64(least)
     left, shift = multiply_requantize(
-        dy, weights, False, m, k, n, limit_inputs, words, packed, no_bias, zero, accumulator, sums, sums_bytes, block_bits,
-        least, greatest, role, key_0, key_1, step, dx, dx_width, counters, False,
+        dy, step, words, packed, dx, weights, False, m, k, n, limit_inputs, no_bias, zero, accumulator, sums, sums_bytes,
+        block_bits, least, greatest, role, key_0, key_1, dx_width, counters, False,
     )  # fmt: skip
     if selects and left >= 0:
         _select_bytes(dx, dx_width, x)
