@@ -197,9 +197,9 @@ class _Together:
         data = [one.reshape(-1).view(np.uint8) for one in sums]
         for tensor, one in enumerate(sums):
             self._widths[tensor, 0] = one.itemsize
-        arguments = (*data, *data[:1] * self._filling), self._weights, self._velocities, self._widths, self._lines
+        arguments = (*data, *([data[0]] * self._filling)), self._weights, self._velocities, self._widths, self._lines
         constants = self._roles, self._factors, self._keys, np.uint64(step)
-        counted = (*counters, *counters[:1] * self._filling)
+        counted = (*counters, *([counters[0]] * self._filling))
 
         def piece(first: int, last: int, divided: int) -> NDArray[np.int64] | None:
             if divided < 0:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -61,7 +60,7 @@ class Sequential(Layer):
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Run the layers; in training, clamps along with the layer before where that joins them."""
         taken = False
-        for layer, after in pairwise((*self.layers, None)):
+        for layer, after in zip(self.layers, (*self.layers[1:], None), strict=True):
             if taken:
                 taken = False
             elif step.training and after is not None and after.clamps and layer.joins_clamps:
@@ -74,7 +73,7 @@ class Sequential(Layer):
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Run the layers backwards, down to the first that is trained; clamps along with the layer after."""
         taken = False
-        for layer, before in pairwise((*reversed(self.layers), None)):
+        for layer, before in zip(self.layers[::-1], (*self.layers[-2::-1], None), strict=True):
             if taken:
                 taken = False
             elif layer is not self._last_backward and before is not None and before.clamps and layer.joins_clamps:

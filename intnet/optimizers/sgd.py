@@ -139,12 +139,13 @@ class SGD:
 
     def update_all(self, parameters: Sequence[Parameter], rate: Factor, batch: int, step: Step) -> None:
         """Move parameters by their gradients, as `update` does one after the other: in one call those that can be."""
-        ready, prepared = [], []
+        ready, prepared, gradients = [], [], []
         for parameter in parameters:
-            found = parameter.prepared
-            if parameter.gradient is not None and found is not None and found.applies(self, parameter, rate, batch, step):
+            found, gradient = parameter.prepared, parameter.gradient
+            if gradient is not None and found is not None and found.applies(self, parameter, rate, batch, step):
                 ready.append(parameter)
                 prepared.append(found)
+                gradients.append(gradient.mantissa)
             else:
                 self.update(parameter, rate, batch, step)
         if not ready:
@@ -152,7 +153,7 @@ class SGD:
         updates, together = [one.update for one in prepared], prepared[0].together
         if together is None or together.updates != updates:
             together = prepared[0].together = kernels.Updates(updates)
-        together([one.gradient.mantissa for one in ready], step.number, [one.counters for one in ready])
+        together(gradients, step.number, [one.counters for one in ready])
         for parameter, one in zip(ready, prepared, strict=True):
             one.follow(parameter, step)
 

@@ -100,13 +100,16 @@ for kind in (np.int8, np.int32):
 for kind in (kernels.Target(3, 4, 1, 16), kernels.Target(3, 10, 1, 16), kernels.Target(3, 10, 1, 40, 40)):
     weights, velocity = np.ones((2, 9), np.int16 if kind.word_bits == 16 else np.int64)
     kernels.Update(weights, velocity, kernels.Factors(1, 2, 0, 8, 1), kind, kind, kind)(np.ones(9, np.int32), 0)
-    kernels.Update(weights, None, kernels.Factors(0, 0, 0, 8, 1), kind, kind)(np.ones(9, np.int32), 0)
+    plain_one = kernels.Update(weights, None, kernels.Factors(0, 0, 0, 8, 1), kind, kind)
+    plain_one(np.ones(9, np.int32), 0)
+    kernels.Updates([plain_one])([np.ones(9, np.int32)], 0, [kernels.new_counters_of_roles()])
 small = np.full((3, 5), 100, np.int16)
 kernels.multiply(small, small, b_transposed=True, accumulator_bits=32)
 kernels.multiply(np.full((2, 9), 30000), np.full((9, 2), 2), accumulator_bits=32)
 for kind in (np.int8, np.int16):
     ones, product = np.ones((3, 3), kind), kernels.RoundedProduct(kernels.Requantizer(4, 1, 8), 32, True)
     assert product(ones, ones, (0, 0), bias=np.ones(3, kind)) and kernels.multiply_transposed(ones, ones, 32)
+    assert product.backward(ones, ones, ones, (0, 0), selects=True)
 
 from intnet import Network, layers, models
 from intnet.optimizers import SGD

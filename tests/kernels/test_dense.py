@@ -1,5 +1,6 @@
 """Dense products in one call: the bits and the counters of the calls they stand for; without compiled code, none is made."""
 
+import copy
 import itertools
 
 import naive
@@ -94,6 +95,71 @@ def test_transposed_products_equal_python_integers(kind, m, k, n):
 
 
 @compiled
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+@pytest.mark.parametrize("clamps", [False, True])
+@pytest.mark.parametrize(("word_bits", "block"), [(8, False), (16, False), (30, False), (8, True)])
+def test_backward_passes_and_clamps_equal_the_calls_they_stand_for(kind, clamps, word_bits, block):
+    """Also when operands change in place, and when other arrays come."""
+    product = RoundedProduct(requantizer(Rounding.STOCHASTIC, word_bits=word_bits), 32, True, word_bits if block else 0)
+    shifts = (0, 40) if block else (5, 5)
+    for m, n, k, seed in ((64, 10, 50, 1), (64, 10, 50, 2), (1, 3, 7, 3), (33, 17, 5, 4)):
+        dy, weights, bias = operands(seed, m, n, k, kind, 100, False)
+        x = operands(seed + 9, m, k, 1, kind, 100, False)[0]
+        for again in range(2):
+            weights[...] = weights[::-1] - again
+            counted = [kernels.new_counters() for _ in range(4)]
+            ref_dx = product(dy, weights, shifts, step=STEP, counters=counted[0])
+            expected = np.where(x > 0, ref_dx.values, 0) if clamps else ref_dx.values
+            ref_dw, ref_totals = multiply_transposed(dy, x, 32, not again)
+            comp = product.backward(
+                dy, x, weights, shifts, sum_columns=not again, step=STEP, counters=counted[1], selects=clamps
+            )
+            assert_array_equal(comp.inputs.values, expected.astype(ref_dx.values.dtype), strict=True)
+            assert comp.inputs[1:] == ref_dx[1:]
+            assert_array_equal(comp.weights, ref_dw, strict=True)
+            assert_array_equal(comp.totals, ref_totals, strict=True)
+            y = product(dy, weights, shifts, bias=bias, step=STEP, counters=counted[2])
+            clamped = product(dy, weights, shifts, bias=bias, step=STEP, counters=counted[3], clamps=True)
+            assert_array_equal(clamped.values, np.maximum(y.values, 0), strict=True)
+            assert counted[0].tolist() == counted[1].tolist()
+            assert counted[2].tolist() == counted[3].tolist()
+
+
+@compiled
+def test_backward_passes_that_are_not_done_in_one_call():
+    product, counters = RoundedProduct(requantizer(), 32, True), kernels.new_counters()
+    ones, huge = np.ones((3, 3), np.int16), np.full((3, 3), 2**15 - 1, np.int16)
+    for dy, x, weights, shifts in (
+        (ones, ones.astype(np.int8), ones, (0, 0)), (ones, ones, ones, (-1, -1)), (huge, huge, ones, (0, 0)),
+        (ones[:0], ones[:0], ones, (0, 0)),
+    ):  # fmt: skip
+        assert product.backward(dy, x, weights, shifts, counters=counters) is None
+    assert product.backward(ones, ones, ones, (0, 0), step=2**32, counters=counters) is None
+    made = product.backward(huge, ones, huge, (0, 0), counters=counters)
+    assert made.inputs is None
+    assert made.totals.tolist() == [3 * (2**15 - 1)] * 3
+    assert counters.tolist() == kernels.new_counters().tolist()
+
+
+@compiled
+def test_copies_of_networks_have_weights_of_their_own():
+    """A copy must not go on with what was made ready for the arrays of the original."""
+    network = Network([layers.Dense(5), layers.ReLU(), layers.Dense(3)], (4,), "fixed16", seed=4)
+    x = quantize(np.random.default_rng(1).normal(size=(6, 4)), network.recipe.activation.format)
+
+    def train(one, numbers):
+        for number in numbers:
+            step = layers.Step(number, 3, True)
+            one.backward(one.loss.gradient(one.forward(x, step), np.arange(6) % 3, step), step)
+            SGD("2^-3").update_all(one.parameters, SGD("2^-3").schedule.at(0, 1), 6, step)
+        return one.digest()
+
+    train(network, range(3))
+    twin = copy.deepcopy(network)
+    assert train(twin, range(3, 6)) == train(network, range(3, 6))
+
+
+@compiled
 def test_a_rounded_product_by_hand():
     """One sum leaves an accumulator of 10 bits by its bias, one is rounded at a tie, one leaves the word."""
     a, b = np.array([[3, 4], [-5, 7]], np.int16), np.array([[10, 20], [50, -60]], np.int16)
@@ -151,15 +217,20 @@ def test_dense_layers_give_the_same_bits_either_way(name, monkeypatch):
     for patched in (False, True):
         if patched:
             monkeypatch.setattr(layers.Dense, "_at_once", lambda *_, **__: None)
+            monkeypatch.setattr(layers.Dense, "_back_at_once", lambda *_: None)
+            monkeypatch.setattr(layers.ReLU, "clamps", False)
             monkeypatch.setattr(kernels, "multiply_transposed", lambda *_: None)
-        network = Network([layers.Dense(12), layers.ReLU(), layers.Dense(5), layers.Dense(4)], (9,), name, seed=4)
+        between = [layers.ReLU(), layers.Dropout(0.5), layers.Dense(6), layers.ReLU()]  # a clamp that one side joins, and one
+        network = Network([layers.Dense(12), *between, layers.Dense(5), layers.Dense(4)], (9,), name, seed=4)  # that both do
         optimizer = SGD("2^3" if network.recipe.update == "normalized" else "2^-3")
         for number, samples in enumerate((16, 16, 3, 1)):
             random, step = np.random.default_rng(number), layers.Step(number, 3, True)
             x = quantize(random.normal(size=(samples, 9)), network.recipe.activation.for_axes(2).format)
             network.backward(network.loss.gradient(network.forward(x, step), random.integers(0, 4, samples), step), step)
-            for parameter in network.parameters:
+            for parameter in network.parameters if patched else ():
                 optimizer.update(parameter, optimizer.schedule.at(0, 1), 16, step)
+            if not patched:
+                optimizer.update_all(network.parameters, optimizer.schedule.at(0, 1), 16, step)
         seen.append((network.digest(), list(network.seen())))
     assert seen[0] == seen[1]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from intnet import kernels
 from intnet.formats import Overflow, Rounding
-from intnet.kernels.update import Factors, Target, Update, new_counters_of_roles
+from intnet.kernels.update import Factors, Target, Update, Updates, new_counters_of_roles
 
 SLOW = numba.config.DISABLE_JIT
 SEED = 2**35 + 3
@@ -180,3 +180,42 @@ def test_counters_need_not_be_given_and_nothing_may_be_moved():
     move(np.array([4, 1, -9]), 0)
     assert weights.tolist() == [99, -7, 5]
     Update(np.zeros(0, np.int16), None, Factors(0, 0, 0, 1, 1), target(0), target(0))(np.zeros(0, np.int32), 0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("with_momentum", [True, False], ids=["momentum", "alone"])
+def test_updates_together_equal_one_after_the_other(threads, with_momentum):
+    """More tensors than go into one call, of several types, and large enough to be divided among threads."""
+    before = kernels.threads()
+    kernels.set_threads(threads)
+    try:
+        random = np.random.default_rng(5)
+        sizes = [3, 6] if SLOW else [5, 40001, 10, 2, 70003, 1, 4, 9, 33000, 7]
+        made = []
+        for tensor, size in enumerate(sizes):
+            roles = [target(9, Rounding.STOCHASTIC, random_bits=16, stream=3 * tensor + role) for role in range(3)]
+            roles[2] = roles[2]._replace(shift=4, word_bits=8 if tensor % 4 == 3 else 16)
+            kind = np.int64 if tensor % 2 else np.int32
+            weights = random.integers(-99, 99, size).astype(np.int8 if tensor % 4 == 3 else np.int16)
+            velocity = random.integers(-999, 999, size).astype(np.int16) if with_momentum else None
+            factors = Factors(3, 512, 0, 16, 1)
+            made.append((random.integers(-(2**20), 2**20, size).astype(kind), weights, velocity, factors, roles))
+        results = []
+        for together in (False, True):
+            arrays = [(one[1].copy(), None if one[2] is None else one[2].copy()) for one in made]
+            counters = [new_counters_of_roles() for _ in made]
+            updates = [
+                Update(*own, factors, roles[0], roles[2], roles[1] if with_momentum else None, SEED)
+                for own, (_, _, _, factors, roles) in zip(arrays, made, strict=True)
+            ]
+            if together:
+                Updates(updates)([one[0] for one in made], STEP, counters)
+            else:
+                for update, one, counted in zip(updates, made, counters, strict=True):
+                    update(one[0], STEP, counted)
+            results.append(
+                ([[None if own is None else own.tolist() for own in pair] for pair in arrays], np.array(counters).tolist())
+            )
+        assert results[0] == results[1]
+    finally:
+        kernels.set_threads(before)

@@ -123,9 +123,7 @@ def _update_at_once(
             continue
         load(sums, sums_width, begin, exact[:size])
         load(weights, weights_width, begin, stored[:size])
-        _move_run(
-            exact[:size], stored[:size], words, more, taken, factors, shifts, bounds, decays, seen, seen_weights
-        )
+        _move_run(exact[:size], stored[:size], words, more, taken, factors, shifts, bounds, decays, seen, seen_weights)
         store(stored[:size], weights, weights_width, begin)
     count_seen(counters[GRADIENT], of_gradient, seen)
     count_seen(counters[WEIGHT], of_weights, seen_weights)
