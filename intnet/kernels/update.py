@@ -176,7 +176,7 @@ class _Together:
     def __init__(self, updates: Sequence[Update], room: int) -> None:
         self.count = len(updates)
         self._filling = room - self.count
-        filled = [*updates, *updates[:1] * self._filling]
+        filled = [*updates, *([updates[0]] * self._filling)]
         self._weights = tuple(one._weights[0] for one in filled)
         self._velocities = tuple(one._velocity[0] for one in filled)
         self._widths = np.array([(0, one._weights[1], one._velocity[1], one.narrow) for one in filled], np.int64)

@@ -197,7 +197,7 @@ class Layer:
     kind: ClassVar[str] = "layer"
     settings: ClassVar[tuple[str, ...]] = ()  # the attributes that decide what it computes, for `describe`
     clamps: ClassVar[bool] = False
-    """Whether it is ``max(x, 0)`` and counts nothing: then it has `keep_outputs`, and a neighbour that `joins_clamps` does it."""
+    """Whether it is ``max(x, 0)`` and counts nothing: then it has `keep_outputs`, and may be done by what `joins_clamps`."""
     joins_clamps: ClassVar[bool] = False
     """Whether it has `forward_clamped` and `backward_clamped`, with a clamp after it, and before it, joined to its passes."""
     name: str = ""
