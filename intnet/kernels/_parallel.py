@@ -20,6 +20,7 @@ R = TypeVar("R")
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _workers = 0  # of the pool
+_forks = 0  # between the process that was started and this one
 _threads = int(numba.config.NUMBA_NUM_THREADS)  # the cores this process may use, or fewer by that environment variable
 
 
@@ -99,6 +100,27 @@ def run(function: Callable[..., R], pieces: Sequence[tuple]) -> list[R]:
     return results
 
 
+class Ahead:
+    """Work that is begun before it is needed, by a thread that has nothing else to do; without one, it is not begun.
+
+    Parameters
+    ----------
+    function : callable
+        Of no arguments and no result; it writes where nobody else does before :meth:`done` is asked.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._forks = _forks
+        self._future = _submit(function, (), 1) if _threads > 1 else None
+
+    def done(self) -> bool:
+        """Wait for it, and tell whether it was done: not if no thread has begun it yet, and then none will."""
+        future = self._future
+        if future is None or self._forks != _forks or future.cancel():
+            return False
+        return future.result()[1] is None
+
+
 def _outcome(function: Callable, piece: tuple) -> tuple:
     try:
         return function(*piece), None
@@ -122,8 +144,8 @@ def _submit(function: Callable, piece: tuple, workers: int) -> Future | None:
 
 def _forget_pool() -> None:
     """Start anew in a forked process: threads are not copied, and the lock may have been held."""
-    global _lock, _pool, _workers
-    _lock, _pool, _workers = threading.Lock(), None, 0
+    global _lock, _pool, _workers, _forks
+    _lock, _pool, _workers, _forks = threading.Lock(), None, 0, _forks + 1
 
 
 if hasattr(os, "register_at_fork"):

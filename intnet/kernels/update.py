@@ -18,6 +18,9 @@ from intnet.random import seed_words
 _COMPILED = not numba.config.DISABLE_JIT
 _NOTHING_COUNTED = np.stack([new_counters()] * 3)
 PIECE = 1 << 14  # elements worth a thread
+_PIECE_DRAWN = 1 << 17  # where their random bits are there already
+_DRAWN_AHEAD = 1 << 20  # weights whose random bits are kept in memory between steps, at most
+_NOTHING_DRAWN = np.empty((2, 0), np.uint16)
 
 
 class Target(NamedTuple):
@@ -95,6 +98,7 @@ class Update:
         self._keys = seed_words(seed)
         narrow = (gradient, weight) if momentum is None else (gradient, momentum, weight)
         self.narrow = _COMPILED and all(map(_is_narrow, narrow)) and _fits_int32(factors, gradient, weight, momentum)
+        self.draws = self.narrow and momentum is None and all(_draws_few(role) for role in (gradient, weight))
         self._pieces = _parallel.pieces_of(self.size, multiple=4, minimum=PIECE)
 
     @staticmethod
@@ -114,9 +118,9 @@ class Update:
             Of gradient, momentum and weight; added to.
         """
         narrow = self.narrow and sums.itemsize <= 4
-        kernel = simd_update.update if narrow else plain_update.update
+        kernel: Any = simd_update.update if narrow else plain_update.update
         arguments = (*self._as_bytes(sums), *self._weights, *self._velocity)
-        constants = (self._roles, self._factors, *self._keys, np.uint64(step))
+        constants = (self._roles, self._factors, *self._keys, np.uint64(step), *((_NOTHING_DRAWN,) if narrow else ()))
         counted = new_counters_of_roles() if counters is None else counters
         if len(self._pieces) == 1:
             kernel(*arguments, 0, self.size, *constants, counted)
@@ -182,9 +186,18 @@ class _Together:
         self._widths = np.array([(0, one._weights[1], one._velocity[1], one.narrow) for one in filled], np.int64)
         self._roles, self._factors = np.stack([one._roles for one in filled]), np.stack([one._factors for one in filled])
         self._keys = np.array([one._keys for one in filled], np.uint64)
+        # Random bits do not depend on the gradients: a thread with nothing to do draws those of the step that will follow.
+        size = sum(one.size for one in updates)
+        drawn = [size <= _DRAWN_AHEAD and tensor < self.count and one.draws for tensor, one in enumerate(filled)]
+        places = [(one.size + 3) // 4 * 4 if draws else 0 for one, draws in zip(filled, drawn, strict=True)]
+        self._drawn = tuple(np.empty((2, words), np.uint16) for words in places)
+        self._undrawn = (_NOTHING_DRAWN,) * room
+        self._any_drawn, self._ahead_of = any(drawn), -1
+        self._ahead: _parallel.Ahead | None = None
         lines: list[tuple[int, ...]] = []
         self._pieces: list[tuple[int, int, int]] = []  # lines, and the tensor that an earlier piece has begun, or -1
-        for start, stop in _parallel.pieces_of(sum(one.size for one in updates), multiple=4, minimum=PIECE):
+        piece = _PIECE_DRAWN if self._any_drawn else PIECE
+        for start, stop in _parallel.pieces_of(size, multiple=4, minimum=piece):
             before, begin = len(lines), 0
             for tensor, one in enumerate(updates):
                 inside = [min(max((bound - begin + 3) // 4 * 4, 0), one.size) for bound in (start, stop)]
@@ -193,12 +206,21 @@ class _Together:
             self._pieces.append((before, len(lines), lines[before][0] if lines[before][1] else -1))
         self._lines = np.array(lines, np.int64).reshape(-1, 3)
 
+    def _draw(self) -> None:
+        simd_update.draw(self._roles, self._keys, np.uint64(self._ahead_of), self._drawn)
+
+    def _words_of(self, step: int) -> tuple[NDArray[np.uint16], ...]:
+        """Return the random bits of a step, if they were drawn."""
+        ahead, self._ahead = self._ahead, None
+        done = ahead is not None and ahead.done()
+        return self._drawn if done and step == self._ahead_of else self._undrawn
+
     def __call__(self, sums: Sequence[Integers], step: int, counters: Sequence[NDArray[np.int64]]) -> None:
         data = [one.reshape(-1).view(np.uint8) for one in sums]
         for tensor, one in enumerate(sums):
             self._widths[tensor, 0] = one.itemsize
         arguments = (*data, *([data[0]] * self._filling)), self._weights, self._velocities, self._widths, self._lines
-        constants = self._roles, self._factors, self._keys, np.uint64(step)
+        constants = self._roles, self._factors, self._keys, np.uint64(step), self._words_of(step)
         counted = (*counters, *([counters[0]] * self._filling))
 
         def piece(first: int, last: int, divided: int) -> NDArray[np.int64] | None:
@@ -213,6 +235,9 @@ class _Together:
         for (_, _, divided), apart in zip(self._pieces, _parallel.run(piece, self._pieces), strict=True):
             if apart is not None:
                 add_counters(counters[divided].T, [apart.T])
+        if self._any_drawn and step + 1 < 2**32:
+            self._ahead_of = step + 1
+            self._ahead = _parallel.Ahead(self._draw)
 
 
 def _line(role: Target) -> tuple[Any, ...]:
@@ -225,6 +250,11 @@ def _is_narrow(role: Target) -> bool:
     few_bits = role.rounding != STOCHASTIC or role.random_bits <= simd_requantize.RANDOM_BITS_MAX
     few_bits = few_bits and role.word_bits <= simd_requantize.WORD_BITS_MAX
     return few_bits and 0 <= role.shift <= simd_requantize.SHIFT_MAX
+
+
+def _draws_few(role: Target) -> bool:
+    """Tell whether its random bits fit in 16."""
+    return role.rounding == STOCHASTIC and 0 <= role.shift <= 16
 
 
 def _fits_int32(factors: Factors, gradient: Target, weight: Target, momentum: Target | None) -> bool:

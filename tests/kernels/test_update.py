@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from intnet import kernels
 from intnet.formats import Overflow, Rounding
+from intnet.kernels import _parallel
 from intnet.kernels.update import Factors, Target, Update, Updates, new_counters_of_roles
 
 SLOW = numba.config.DISABLE_JIT
@@ -217,5 +218,62 @@ def test_updates_together_equal_one_after_the_other(threads, with_momentum):
                 ([[None if own is None else own.tolist() for own in pair] for pair in arrays], np.array(counters).tolist())
             )
         assert results[0] == results[1]
+    finally:
+        kernels.set_threads(before)
+
+
+@pytest.mark.skipif(SLOW, reason="random bits are drawn ahead in compiled code alone")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("random_bits", [3, 32])
+def test_random_bits_drawn_ahead_are_those_of_their_step(threads, random_bits):
+    """Steps that follow one another, one that is left out, one that is done again, and arrays that take no words."""
+    before = kernels.threads()
+    kernels.set_threads(threads)
+    try:
+        random = np.random.default_rng(random_bits)
+        roles = [target(shift, Rounding.STOCHASTIC, random_bits=random_bits, stream=shift) for shift in (16, 4)]
+        first = [
+            random.integers(-999, 999, size).astype(kind) for size, kind in ((3001, np.int16), (7, np.int32), (0, np.int16))
+        ]
+        results = []
+        for together in (False, True):
+            weights = [one.copy() for one in first]
+            updates = [Update(one, None, Factors(0, 0, 0, 16, 1), *roles, seed=SEED) for one in weights]
+            counters = [new_counters_of_roles() for _ in updates]
+            moves, steps = Updates(updates), [3, 4, 5, 9, 10, 10, 2**32 - 1]
+            for number, step in enumerate(steps):
+                draw = np.random.default_rng(number)
+                sums = [draw.integers(-(2**22), 2**22, one.size).astype(np.int32) for one in weights]
+                if together:
+                    moves(sums, step, counters)
+                else:
+                    for update, one, counted in zip(updates, sums, counters, strict=True):
+                        if one.size:
+                            update(one, step, counted)
+            results.append(([one.tolist() for one in weights], np.array(counters).tolist()))
+        assert results[0] == results[1]
+    finally:
+        kernels.set_threads(before)
+
+
+def test_work_ahead_is_done_once_or_not_at_all():
+    before = kernels.threads()
+    try:
+        for threads in (1, 2):
+            kernels.set_threads(threads)
+            done = []
+            ahead = _parallel.Ahead(lambda done=done: done.append(1))
+            assert len(done) <= 1
+            assert ahead.done() is (len(done) == 1)
+        kernels.set_threads(2)
+
+        def fails():
+            raise ValueError
+
+        assert _parallel.Ahead(fails).done() is False
+        ahead = _parallel.Ahead(lambda: None)
+        _parallel._forget_pool()  # as in a forked process, where threads are not copied
+        assert ahead.done() is False
+        assert _parallel.run(lambda a, b: b - a, [(0, 1), (1, 3)]) == [1, 2]
     finally:
         kernels.set_threads(before)

@@ -36,11 +36,34 @@ def _count_still(move, before, after, decays):
 
 @jit
 def _fill(role, key_0, key_1, step, begin, words):
-    """Write the random words of a role, cut to as many bits as it shifts by, and return which of these bits it takes."""
-    shift = role[SHIFT]
-    drop = np.uint64(np.int64(32) - shift)
+    """Write the random words of a role, cut to as many bits as it shifts by."""
+    drop = np.uint64(np.int64(32) - role[SHIFT])
     fill_words(key_0, key_1, np.uint64(role[STREAM]), step, np.uint64(begin >> np.int64(2)), drop, words)
+
+
+@jit
+def _taken(role):
+    """Return which of these bits a role takes."""
+    shift = role[SHIFT]
     return np.int32((np.int64(1) << shift) - (np.int64(1) << (shift - min(role[RANDOM_BITS], shift))))
+
+
+@jit
+def draw(roles, keys, step, drawn):
+    """Write the random words that `update` takes for the gradients and the weights of several tensors.
+
+    Parameters
+    ----------
+    roles, keys : (tensors, 3, CONSTANTS) int64, (tensors, 2) uint64
+    step : uint64
+    drawn : tuple of (2, a multiple of four) uint16, written
+        One a tensor, whose shifts are up to 16; empty for a tensor whose words `update` is to draw itself.
+    """
+    for tensor in range(len(drawn)):
+        words = drawn[tensor]
+        if words.size > 0:
+            _fill(roles[tensor, GRADIENT], keys[tensor, 0], keys[tensor, 1], step, np.int64(0), words[0])
+            _fill(roles[tensor, WEIGHT], keys[tensor, 0], keys[tensor, 1], step, np.int64(0), words[1])
 
 
 @jit
@@ -51,7 +74,7 @@ def _move_run(sums, weights, words, more, taken, factors, shifts, bounds, decays
     ----------
     sums, weights : integers of up to 32 bits
         The latter are moved.
-    words, more : uint32
+    words, more : uint32 or uint16
         The random bits of gradient and weight.
     taken, factors, shifts : (2,) tuples
         Which of these bits are taken; the factors of weight and move; how far gradient and weight are shifted.
@@ -93,28 +116,36 @@ def _move_run(sums, weights, words, more, taken, factors, shifts, bounds, decays
 @jit
 def _update_at_once(
     sums, sums_width, weights, weights_width, start, stop, of_gradient, of_weights, by_weight, by_move, decays, key_0, key_1,
-    step, counters,
+    step, drawn, counters,
 ):  # fmt: skip
     """Do what `update` does without momentum, where both roles round stochastically and saturate, in one loop a window."""
     seen, seen_weights = new_seen(), new_seen()
     size = min(np.int64(WINDOW), stop - start)
     words, more = np.empty(WINDOW, np.uint32), np.empty(WINDOW, np.uint32)
+    taken = _taken(of_gradient), _taken(of_weights)
     factors, shifts = (by_weight, by_move), (of_gradient[SHIFT], of_weights[SHIFT])
     bounds = (
         np.int32(of_gradient[MINIMUM]), np.int32(of_gradient[MAXIMUM]),
         np.int32(of_weights[MINIMUM]), np.int32(of_weights[MAXIMUM]),
     )  # fmt: skip
     where_they_lie = sums_width == 4 and weights_width == 2
+    draws = drawn.size == 0 or not where_they_lie
     room = np.int64(0) if where_they_lie else size
     exact, stored = np.empty(room, np.int32), np.empty(room, np.int32)
     for begin in range(start, stop, WINDOW):
         end = min(begin + np.int64(WINDOW), stop)
         size = end - begin
-        if size < words.size:
-            words, more = words[: (size + np.int64(3)) & np.int64(-4)], more[: (size + np.int64(3)) & np.int64(-4)]
-        taken = (
-            _fill(of_gradient, key_0, key_1, step, begin, words), _fill(of_weights, key_0, key_1, step, begin, more),
-        )  # fmt: skip
+        whole = (size + np.int64(3)) & np.int64(-4)
+        if not draws:
+            _move_run(
+                sums.view(np.int32)[begin:end], weights.view(np.int16)[begin:end], drawn[0, begin:end], drawn[1, begin:end],
+                taken, factors, shifts, bounds, decays, seen, seen_weights,
+            )  # fmt: skip
+            continue
+        if whole < words.size:
+            words, more = words[:whole], more[:whole]
+        _fill(of_gradient, key_0, key_1, step, begin, words)
+        _fill(of_weights, key_0, key_1, step, begin, more)
         if where_they_lie:  # the usual types need no copies
             _move_run(
                 sums.view(np.int32)[begin:end], weights.view(np.int16)[begin:end], words, more, taken, factors, shifts, bounds,
@@ -132,12 +163,13 @@ def _update_at_once(
 @jit
 def update(
     sums, sums_width, weights, weights_width, velocity, velocity_width, start, stop, roles, factors, key_0, key_1, step,
-    counters,
+    drawn, counters,
 ):  # fmt: skip
     """Do what :func:`intnet.kernels.plain.update.update` does; `start` is a multiple of four.
 
     The sums have up to 32 bits, as have what the factors make of words, and every product and sum on the way; the words have up
-    to 31; there are fewer than ``2**31`` weights. Shifts are in 0..30, random bits up to 32.
+    to 31; there are fewer than ``2**31`` weights. Shifts are in 0..30, random bits up to 32. `drawn` is what `draw` has written
+    for this tensor and step, or empty; only a step without momentum looks at it.
     """
     by_momentum, by_gradient, by_decay = np.int32(factors[0]), np.int32(factors[1]), np.int32(factors[2])
     with_momentum = velocity_width > 0
@@ -148,7 +180,7 @@ def update(
     if stochastic and not with_momentum and of_gradient[WRAPS] == 0 and of_weights[WRAPS] == 0:
         _update_at_once(
             sums, sums_width, weights, weights_width, start, stop, of_gradient, of_weights, by_weight, by_move, any_weight,
-            key_0, key_1, step, counters,
+            key_0, key_1, step, drawn, counters,
         )  # fmt: skip
         return
     seen_gradient, seen_momentum, seen_weights = new_seen(), new_seen(), new_seen()
@@ -179,7 +211,7 @@ def update(
 
 
 @jit
-def update_together(sums, weights, velocities, widths, lines, first, last, roles, factors, keys, step, counters):
+def update_together(sums, weights, velocities, widths, lines, first, last, roles, factors, keys, step, drawn, counters):
     """Do the steps of several tensors, each by the kernel that can.
 
     Parameters
@@ -194,6 +226,8 @@ def update_together(sums, weights, velocities, widths, lines, first, last, roles
         Which lines.
     roles, factors, keys : (tensors, 3, CONSTANTS) and (tensors, 5) int64, (tensors, 2) uint64
     step : uint64
+    drawn : tuple of (2, words) uint16
+        As `draw` has written it, or empty.
     counters : tuple of (3, COUNTERS) int64
     """
     for line in range(first, last):
@@ -202,7 +236,7 @@ def update_together(sums, weights, velocities, widths, lines, first, last, roles
         if by_sum <= 4 and widths[tensor, 3] != 0:
             update(
                 sums[tensor], by_sum, weights[tensor], by_weight, velocities[tensor], by_velocity, start, stop, roles[tensor],
-                factors[tensor], keys[tensor, 0], keys[tensor, 1], step, counters[tensor],
+                factors[tensor], keys[tensor, 0], keys[tensor, 1], step, drawn[tensor], counters[tensor],
             )  # fmt: skip
         else:
             plain_update(
