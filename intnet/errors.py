@@ -19,3 +19,7 @@ class StudyError(InputError):
 
 class InputTypeError(InputError, TypeError):
     """A value of the wrong type: floats where integers are due, for example."""
+
+
+class DeviceError(InputError):
+    """A GPU was asked for and there is none that can be used, or it has no memory left."""
