@@ -91,7 +91,7 @@ def test_look_up(kind):
     check(activation.look_up, plain_activation.look_up, wide, table, np.int64(2**62), np.zeros(3, kind))
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, 11), (3, 9), (5, 6), (4, 4), (0, 0)])
+@pytest.mark.parametrize(("start", "stop"), [(0, 11), (3, 9), (5, 6), (4, 4)])
 @pytest.mark.usefixtures("shape")
 def test_dropout(start, stop):
     for kind, keep in ((np.int8, 2**15), (np.int64, 2**16), (np.int16, 0)):

@@ -28,9 +28,11 @@ _MASK, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 def _signatures(*arguments):
-    """Return signatures for all types of elements, which stand for ``dy`` and ``x`` in `arguments`, one after the other."""
+    """Return signatures for types of elements, which stand for ``dy`` and ``x`` in `arguments`; other pairs compile too."""
     described = ", ".join(arguments)
-    pairs = [(dy, x) for dy in _TYPES for x in (_TYPES if "{x}" in described else (None,))]
+    pairs = [(kind, kind) for kind in _TYPES]
+    if "{x}" in described:
+        pairs += [("int8", "int32"), ("int32", "int8"), ("int64", "int8")]
     return [described.format(dy=f"{dy}[::1]", x=f"{x}[::1]") for dy, x in pairs]
 
 

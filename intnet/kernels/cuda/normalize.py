@@ -6,7 +6,7 @@ from intnet.kernels.cuda._driver import SIMULATED, THREADS, cuda, kernel, to_dev
 from intnet.kernels.plain import normalize as plain
 from intnet.kernels.plain.normalize import GREATEST, LEAST, PRODUCTS, SUM
 
-_TYPES = ("int8", "int16", "int32", "int64")
+_TYPES = ("int8", "int16", "int32")  # wider ones are rounded first; they are compiled when they come
 _INT64_MIN, _INT64_MAX = np.int64(-(2**63)), np.int64(2**63 - 1)
 _ELEMENTS = 16  # that are worth a thread, as blocks add what they found into one table
 
@@ -44,23 +44,21 @@ def _channel_sums(a, b, run, sums, table):
     width = min(channels, np.int64(cuda.blockDim.x))
     groups = np.int64(cuda.blockDim.x) // width
     group = thread // width
-    lane, rows = thread - group * width, a.size // channels
-    step = np.int64(cuda.gridDim.x) * groups
+    lane, size, step = thread - group * width, np.int64(a.size), np.int64(cuda.gridDim.x) * groups * channels
     for base in range(0, channels, width):
         c = base + lane
         total, product, low, high = np.int64(0), np.int64(0), _INT64_MAX, _INT64_MIN
-        row = np.int64(cuda.blockIdx.x) * groups + group
+        place = (np.int64(cuda.blockIdx.x) * groups + group) * channels + c
         if group >= groups or c >= channels:
-            row = rows
-        while row < rows:
-            part, part_product, least, greatest = kind(0), kind(0), a[row * channels + c], a[row * channels + c]
-            for _ in range(min(run, (rows - row + step - 1) // step)):
-                value = a[np.uint64(row * channels + c)]
-                other = b[np.uint64(row * channels + c)]
+            place = size
+        while place < size:
+            part, part_product, least, greatest = kind(0), kind(0), a[place], a[place]
+            for _ in range(min(run, (size - place + step - np.int64(1)) // step)):
+                value, other = a[np.uint64(place)], b[np.uint64(place)]
                 part = kind(np.int64(part) + np.int64(value))
                 part_product = kind(np.int64(part_product) + np.int64(value) * np.int64(other))
                 least, greatest = min(least, value), max(greatest, value)
-                row += step
+                place += step
             total += np.int64(part)
             product += np.int64(part_product)
             low, high = min(low, np.int64(least)), max(high, np.int64(greatest))
@@ -77,7 +75,7 @@ def _channel_sums(a, b, run, sums, table):
                 highs[thread] = max(highs[thread], highs[other_thread])
             cuda.syncthreads()
             left = half
-        if group == 0 and c < channels and np.int64(cuda.blockIdx.x) * groups < rows:
+        if group == 0 and c < channels and low <= high:  # else the block had no row
             cuda.atomic.add(table, (SUM, c), totals[thread])
             cuda.atomic.add(table, (PRODUCTS, c), products[thread])
             cuda.atomic.min(table, (LEAST, c), lows[thread])
@@ -129,12 +127,12 @@ def update_running(rows, table, x_exponent, momentum_shift, mean, variance):
 
 
 # The factors of a channel depend on the largest of all channels, and their exponent is needed on the host to go on: so these
-# small tables are copied there, and only the factors come back.
+# small tables are copied there, and only the factors come back. What is on the host already may be given, and asked for, there.
 
 
 def forward_factors(rows, table, gamma, gamma_exponents, beta, beta_exponents, narrow, factors):
     """Write A and B of every channel, computed on the host; return the exponent of the results, the least and the greatest."""
-    here = [to_host(array) for array in (table, gamma, gamma_exponents, beta, beta_exponents)]
+    here = [_host(array) for array in (table, gamma, gamma_exponents, beta, beta_exponents)]
     return _on_host(plain.forward_factors, factors, np.int64(rows), *here, narrow)
 
 
@@ -142,21 +140,21 @@ def running_factors(
     mean, variance, gamma, gamma_exponents, beta, beta_exponents, epsilon_shift, x_exponent, largest_x, narrow, factors
 ):
     """Write A and B of every channel from the running mean and variance, computed on the host; return the exponent."""
-    here = [to_host(array) for array in (mean, variance, gamma, gamma_exponents, beta, beta_exponents)]
+    here = [_host(array) for array in (mean, variance, gamma, gamma_exponents, beta, beta_exponents)]
     limits = np.int64(epsilon_shift), np.int64(x_exponent), np.int64(largest_x)
     return _on_host(plain.running_factors, factors, *here, *limits, narrow)
 
 
 def backward_factors(rows, table, errors, gamma, gamma_exponents, narrow, factors, dgamma):
     """Write P, Q, C and the gradient of gamma of every channel, computed on the host; return the exponents of both."""
-    here = [to_host(array) for array in (table, errors, gamma, gamma_exponents)]
+    here = [_host(array) for array in (table, errors, gamma, gamma_exponents)]
     gradient = np.empty(dgamma.shape, np.int64)
 
     def compute(*arguments):
         return plain.backward_factors(*arguments, gradient)
 
     found = _on_host(compute, factors, np.int64(rows), *here, narrow)
-    dgamma.copy_to_device(to_device(gradient))
+    _write(gradient, dgamma)
     return found
 
 
@@ -164,5 +162,16 @@ def _on_host(function, factors, *arguments):
     """Call a function that writes factors, and copy these to the device."""
     written = np.empty(factors.shape, np.int64)
     found = function(*arguments, written)
-    factors.copy_to_device(to_device(written))
+    _write(written, factors)
     return found
+
+
+def _host(array):
+    return array if isinstance(array, np.ndarray) else to_host(array)
+
+
+def _write(array, target):
+    if isinstance(target, np.ndarray):
+        target[...] = array
+    else:
+        target.copy_to_device(to_device(array))

@@ -179,6 +179,7 @@ def _train_narrow(
             found[_GIVEN_UP] = 1
     cuda.syncthreads()
     given_up = found[_GIVEN_UP] != 0
+    cuda.syncthreads()  # before a warp that is ahead gives the cell up: all must leave the loop below together
 
     # 2. Train.
     update_high, update_low = np.int64(0), np.int64(0)
@@ -353,6 +354,8 @@ def train_online(starts, columns, codes, labels, levels, fraction_bits, lr_shift
 
     A column stands once in a sample at most, and the arrays are on the device: the samples need to go there only once.
     """
+    if not lr_shifts.size:
+        return
     kinds = zeros(lr_shifts.size, np.int64)
     fraction_bits = to_device(np.array([fraction_bits], np.int64))
     levels = levels.reshape(1, levels.size)
