@@ -44,6 +44,7 @@ THREADS = 256
 """In a block, where a kernel has no shape of its own."""
 
 _BLOCKS_MAX = 2048  # more only wait: the kernels stride
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small tensors make small grids
 _SIMULATED_SHAPE = (2, 2)  # every thread is one of Python's
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 
@@ -171,6 +172,8 @@ _shape: tuple[int, int] | None = None
 def launches(blocks: int, threads: int) -> Iterator[None]:
     """Start the kernels within with so many blocks and threads, where they have no shape of their own: for tests."""
     global _shape
+    if not 1 <= threads <= THREADS:
+        raise ValueError(f"a block has 1..{THREADS} threads, for which reductions have room, got {threads}")
     before, _shape = _shape, (blocks, threads)
     try:
         yield
@@ -212,6 +215,6 @@ def kernel(*signatures: str) -> Callable[[Callable[..., None]], Kernel]:
 
 
 @kernel("int64[::1], int64", "int32[::1], int64", "int8[::1], int64")
-def _fill(out, value):  # type: ignore[no-untyped-def]
+def _fill(out, value):
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         out[i] = value
