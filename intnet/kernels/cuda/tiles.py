@@ -1,0 +1,506 @@
+"""Tiles of matrix products on the GPU: the dot product instruction, words in shared memory, and the kernel around them.
+
+A block computes a tile of `tile` by `tile` sums, a thread 4 by 4 of them or 8 by 8. Along what is summed, the operands come in
+words: four int8 in an int32, or one integer. A slice of words of both operands lies in shared memory, ``[word][row]`` and
+``[word][column]``, while the next one is on its way from global memory in registers.
+
+What the compiler must keep in registers is written as intrinsics over tuples, since it leaves indexed arrays in memory.
+In Numba's simulator each has a twin in Python with the same bits.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from intnet._compile import jit
+from intnet.kernels.cuda import _driver
+from intnet.kernels.cuda._driver import SIMULATED, cuda
+
+STORE, STORE_QUADS, ADD = range(3)
+"""What becomes of a tile's sums: written one by one, or four at once where rows allow it, or added by atomics."""
+
+_COMMON = 4  # of the numbers that a tiled kernel takes: columns of tiles, slices, slices of one block, what becomes of sums
+_I32 = ir.IntType(32)
+_LOCK = threading.Lock()
+
+
+# 1. Intrinsics, and their twins in Python ----------------------------------------------------------------------------------
+
+
+def _intrinsic(function: Any) -> Any:
+    """Make an intrinsic by the machinery of whichever ``numba.cuda`` is installed."""
+    if SIMULATED:
+        return None
+    try:
+        from numba.cuda.extending import intrinsic  # numba-cuda's own typing
+    except ImportError:
+        from numba.extending import intrinsic
+    return intrinsic(function)
+
+
+def _dot_bytes(builder, a, b, total):
+    """Emit dp4a: four products of bytes and a sum."""
+    form = ir.FunctionType(_I32, [_I32, _I32, _I32])
+    return builder.call(ir.InlineAsm(form, "dp4a.s32.s32 $0, $1, $2, $3;", "=r,r,r,r"), [a, b, total])
+
+
+def _dot_words(builder, a, b, total):
+    """Emit a product and a sum, in the type of the sum."""
+    if a.type.width < total.type.width:
+        a, b = builder.sext(a, total.type), builder.sext(b, total.type)
+    return builder.add(total, builder.mul(a, b))
+
+
+def _dot4(context, a, b, total):  # noqa: ARG001 (as Numba calls it)
+    signature = types.int32(types.int32, types.int32, types.int32)
+    return signature, lambda context, builder, signature, args: _dot_bytes(builder, *args)
+
+
+def _multiply_add(context, a, b, total):  # noqa: ARG001
+    if a != b or total not in (types.int32, types.int64) or a.bitwidth > total.bitwidth:
+        return None
+    return total(a, b, total), lambda context, builder, signature, args: _dot_words(builder, *args)
+
+
+def _quad_pointer(context, builder, type_of_array, array, at):
+    """Return a pointer to four elements of an array, and the alignment that the caller promises."""
+    data = builder.gep(context.make_array(type_of_array)(context, builder, array).data, [at])
+    quad = ir.VectorType(data.type.pointee, 4)
+    return builder.bitcast(data, ir.PointerType(quad, data.type.addrspace)), min(16, type_of_array.dtype.bitwidth // 2)
+
+
+def _as_vector(builder, elements):
+    vector = ir.Constant(ir.VectorType(elements[0].type, 4), ir.Undefined)
+    for i, element in enumerate(elements):
+        vector = builder.insert_element(vector, element, _I32(i))
+    return vector
+
+
+def _load4(context, array, at):  # noqa: ARG001
+    def emit(context, builder, signature, args):
+        pointer, align = _quad_pointer(context, builder, signature.args[0], *args)
+        quad = builder.load(pointer, align=align)
+        elements = [builder.extract_element(quad, _I32(i)) for i in range(4)]
+        return context.make_tuple(builder, signature.return_type, elements)
+
+    return types.UniTuple(array.dtype, 4)(array, types.int64), emit
+
+
+def _store4(context, array, at, words):  # noqa: ARG001
+    def emit(context, builder, signature, args):
+        pointer, align = _quad_pointer(context, builder, signature.args[0], *args[:2])
+        builder.store(_as_vector(builder, [builder.extract_value(args[2], i) for i in range(4)]), pointer, align=align)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, words), emit
+
+
+def _align_shared(context):  # noqa: ARG001
+    """Let shared memory start where four words can be loaded at once: not every Numba can be told."""
+
+    def emit(context, builder, signature, args):  # noqa: ARG001
+        for memory in builder.module.global_values:
+            if isinstance(memory, ir.GlobalVariable) and memory.addrspace == 3:
+                memory.align = 16
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+def _transpose_bytes(context, words):  # noqa: ARG001
+    """Turn a 4 by 4 matrix of bytes, a word a row, by eight selections of four bytes out of two words."""
+
+    def select(builder, a, b, which):
+        form = ir.FunctionType(_I32, [_I32, _I32, _I32])
+        return builder.call(ir.InlineAsm(form, "prmt.b32 $0, $1, $2, $3;", "=r,r,r,r"), [a, b, _I32(which)])
+
+    def emit(context, builder, signature, args):
+        a, b, c, d = (builder.extract_value(args[0], i) for i in range(4))
+        even = [select(builder, x, y, 0x5140) for x, y in ((a, b), (c, d))]  # a0 b0 a1 b1
+        odd = [select(builder, x, y, 0x7362) for x, y in ((a, b), (c, d))]  # a2 b2 a3 b3
+        turned = [select(builder, *pair, which) for pair in (even, odd) for which in (0x5410, 0x7632)]
+        return context.make_tuple(builder, signature.return_type, turned)
+
+    quad = types.UniTuple(types.int32, 4)
+    return quad(quad), emit
+
+
+def _store_sums(context, out, rows, starts, counts, sums, what):  # noqa: ARG001
+    def emit(context, builder, signature, args):
+        out, rows, starts, counts, sums, what = args
+        data = context.make_array(signature.args[0])(context, builder, out).data
+        across = signature.args[2].count
+        first = ir.IntType(64)(0)
+
+        def quads():
+            for row in range(signature.args[1].count):
+                place = builder.extract_value(rows, row)
+                with builder.if_then(builder.icmp_signed(">=", place, first)):
+                    for quad in range(across):
+                        at = builder.add(place, builder.extract_value(starts, quad))
+                        base = (row * across + quad) * 4
+                        elements = [builder.extract_value(sums, base + i) for i in range(4)]
+                        yield builder.extract_value(counts, quad), builder.gep(data, [at]), elements
+
+        def is_what(number):
+            return builder.if_then(builder.icmp_signed("==", what, ir.IntType(64)(number)))
+
+        with is_what(STORE_QUADS):
+            for count, pointer, elements in quads():
+                with builder.if_then(builder.icmp_signed(">", count, first)):
+                    vector = _as_vector(builder, elements)
+                    builder.store(vector, builder.bitcast(pointer, ir.PointerType(vector.type)), align=16)
+        for number in (STORE, ADD):
+            with is_what(number):
+                for count, pointer, elements in quads():
+                    for i, element in enumerate(elements):
+                        with builder.if_then(builder.icmp_signed(">", count, ir.IntType(64)(i))):
+                            at = builder.gep(pointer, [_I32(i)])
+                            if number == ADD:
+                                builder.atomic_rmw("add", at, element, "monotonic")
+                            else:
+                                builder.store(element, at)
+        return context.get_dummy_value()
+
+    return types.void(out, rows, starts, counts, sums, types.int64), emit
+
+
+def dot4_twin(a, b, total):
+    """Return `total` and the products of the four bytes of two words, modulo ``2**32``."""
+    products = sum(((int(a) >> at & 255 ^ 128) - 128) * ((int(b) >> at & 255 ^ 128) - 128) for at in (0, 8, 16, 24))
+    return np.int32(_wrapped(int(total) + products, 32))
+
+
+def multiply_add_twin(a, b, total):
+    """Return ``total + a * b`` modulo the width of `total`."""
+    return type(total)(_wrapped(int(total) + int(a) * int(b), 8 * total.itemsize))
+
+
+def _wrapped(value: int, bits: int) -> int:
+    half = 1 << (bits - 1)  # of any width, which arithmetic.wrap is not for
+    return (value + half & 2 * half - 1) - half
+
+
+def transpose_bytes_twin(words):
+    """Return the four words that hold the columns of a 4 by 4 matrix of bytes, given those that hold its rows."""
+    return tuple(np.array(words, np.int32).view(np.int8).reshape(4, 4).T.copy().view(np.int32).reshape(-1))
+
+
+def _load4_twin(array, at):
+    return tuple(array[at : at + 4])
+
+
+def _store4_twin(array, at, words):
+    array[at : at + 4] = words
+
+
+def _store_sums_twin(out, rows, starts, counts, sums, what):
+    across = len(starts)
+    for row, place in enumerate(rows):
+        for i in range(4 * across if place >= 0 else 0):
+            if i % 4 < counts[i // 4]:
+                at, value = place + starts[i // 4] + i % 4, sums[row * 4 * across + i]
+                with _LOCK:
+                    out[at] = multiply_add_twin(value, type(value)(1), out[at]) if what == ADD else value
+
+
+dot4 = _intrinsic(_dot4) or dot4_twin
+multiply_add = _intrinsic(_multiply_add) or multiply_add_twin
+load4 = _intrinsic(_load4) or _load4_twin
+store4 = _intrinsic(_store4) or _store4_twin
+transpose_bytes = _intrinsic(_transpose_bytes) or transpose_bytes_twin
+_align_shared_memory = _intrinsic(_align_shared) or (lambda: None)
+_store_tile = _intrinsic(_store_sums) or _store_sums_twin
+
+
+# 2. Kinds of words, sizes of tiles -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is multiplied and summed: integers in a word, the types of a word and of a sum, both as NumPy and Numba have them."""
+
+    together: int
+    word: Any
+    sums: Any
+
+    @property
+    def dot(self) -> Any:
+        """The dot product of two words, added to a sum."""
+        return dot4 if self.together == 4 else multiply_add
+
+    def words_of(self, count: int) -> int:
+        """Return how many words hold so many integers."""
+        return -(-count // self.together)
+
+
+BYTES, WORDS = Kind(4, np.int32, np.int32), Kind(1, np.int32, np.int32)
+WIDE, LONG = Kind(1, np.int32, np.int64), Kind(1, np.int64, np.int64)
+KINDS = (BYTES, WORDS, WIDE, LONG)
+
+
+def kind_of(operands: Any, sums: Any) -> Kind:
+    """Return how to multiply operands that fit in a type, modulo the width of the sums' type."""
+    if np.dtype(sums) == np.int32:
+        return BYTES if np.dtype(operands) == np.int8 else WORDS
+    return LONG if np.dtype(operands) == np.int64 else WIDE
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A tile: its side, and into how many quads of rows and of columns of a thread; how threads share it.
+
+    A warp is a rectangle of threads, `lanes` across, so that it reads few words at once and none from the same bank.
+    """
+
+    side: int
+    quads: int
+    lanes: tuple[int, int]
+
+    @property
+    def threads(self) -> int:
+        """In a block."""
+        return (self.side // (4 * self.quads)) ** 2
+
+    @property
+    def depth(self) -> int:
+        """Words of a slice: every thread brings four of each operand."""
+        return self.threads * 4 // self.side
+
+    @property
+    def pitch(self) -> int:
+        """Words from one row of a slice to the next: not all start in one bank."""
+        return self.side + 4
+
+
+# The simulator's are the same code with few threads.
+NARROW, BROAD = (Shape(16, 1, (2, 2)), Shape(64, 2, (4, 4))) if SIMULATED else (Shape(64, 1, (8, 4)), Shape(128, 2, (8, 4)))
+
+
+def shapes_of(kind: Kind) -> tuple[Shape, ...]:
+    """Return the tiles that a thread's registers have room for."""
+    return (NARROW, BROAD) if kind.sums is np.int32 else (NARROW,)
+
+
+def shape_for(kind: Kind, rows: int, columns: int) -> Shape:
+    """Return the tiles that keep the device busy: broad ones, if there are enough of them."""
+    broad = -(-rows // BROAD.side) * -(-columns // BROAD.side)
+    filled = rows * columns * 4 >= 3 * broad * BROAD.side**2  # of their sums, at least so much is wanted
+    return BROAD if BROAD in shapes_of(kind) and broad >= _processors() and filled else NARROW
+
+
+def _processors() -> int:
+    """Return how many multiprocessors the device has."""
+    return 2 if SIMULATED else int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
+
+
+def _multiplier(kind: Kind, shape: Shape) -> Any:
+    """Make the intrinsic that adds the products of a slice to a thread's sums, all unrolled."""
+    side, half = 4 * shape.quads, shape.side // shape.quads
+    offsets = [k * shape.pitch + quad * half for k in range(shape.depth) for quad in range(shape.quads)]
+
+    def multiply_slice(context, shared, at_a, at_b, sums):  # noqa: ARG001
+        def emit(context, builder, signature, args):
+            shared, at_a, at_b, sums = args
+            totals = [builder.extract_value(sums, i) for i in range(side * side)]
+
+            def quad_at(at, offset):
+                at = builder.add(at, ir.IntType(64)(offset))
+                pointer, align = _quad_pointer(context, builder, signature.args[0], shared, at)
+                quad = builder.load(pointer, align=align)
+                return [builder.extract_element(quad, _I32(i)) for i in range(4)]
+
+            for first in range(0, len(offsets), shape.quads):
+                own = offsets[first : first + shape.quads]
+                row = [word for offset in own for word in quad_at(at_a, offset)]
+                column = [word for offset in own for word in quad_at(at_b, offset)]
+                for i in range(side * side):
+                    dot = _dot_bytes if kind.together == 4 else _dot_words
+                    totals[i] = dot(builder, row[i // side], column[i % side], totals[i])
+            return context.make_tuple(builder, signature.args[3], totals)
+
+        return sums(shared, types.int64, types.int64, sums), emit
+
+    def multiply_slice_twin(shared, at_a, at_b, sums):
+        totals = list(sums)
+        for first in range(0, len(offsets), shape.quads):
+            own = offsets[first : first + shape.quads]
+            row, column = ([shared[at + offset + i] for offset in own for i in range(4)] for at in (at_a, at_b))
+            for i in range(side * side):
+                totals[i] = kind.dot(row[i // side], column[i % side], totals[i])
+        return tuple(totals)
+
+    return _intrinsic(multiply_slice) or multiply_slice_twin
+
+
+# 3. The kernel ---------------------------------------------------------------------------------------------------------------
+#
+# An operand comes through four functions. `start` returns what a thread keeps: UniTuple(int64). `fetch` returns its four
+# words of a slice, and `along` tells whether they are of one row (or column) and four words, or of one word and four rows.
+
+
+def device(function: Any) -> Any:
+    """Make a function that kernels call."""
+    return cuda.jit(device=True)(function)
+
+
+def _storer(shape: Shape, along: bool) -> Any:
+    """Make the function that writes a thread's four words of a slice into shared memory."""
+    pitch, across, side = shape.pitch, shape.depth // 4, shape.side // 4
+
+    def put_words(shared, at, thread, words):
+        at += thread % across * (4 * pitch) + thread // across
+        shared[at], shared[at + pitch], shared[at + 2 * pitch], shared[at + 3 * pitch] = words
+
+    def put_rows(shared, at, thread, words):
+        store4(shared, at + thread // side * pitch + thread % side * 4, words)
+
+    return device(put_words if along else put_rows)
+
+
+def _finder(shape: Shape, row_of: Any, columns_of: Any) -> Any:
+    """Make the functions that tell where the rows and the quads of columns of a thread's sums go."""
+    half = shape.side // shape.quads
+
+    def four(numbers, row, group):
+        return (
+            row_of(numbers, row, group), row_of(numbers, row + 1, group), row_of(numbers, row + 2, group),
+            row_of(numbers, row + 3, group),
+        )  # fmt: skip
+
+    four = device(four)
+
+    def rows_of_two(numbers, row, group):
+        return four(numbers, row, group) + four(numbers, row + half, group)
+
+    def one(numbers, column):
+        start, count = columns_of(numbers, column)
+        return (start,), (count,)
+
+    def two(numbers, column):
+        start, count = columns_of(numbers, column)
+        other_start, other_count = columns_of(numbers, column + half)
+        return (start, other_start), (count, other_count)
+
+    return (four, device(one)) if shape.quads == 1 else (device(rows_of_two), device(two))
+
+
+def tiled(kind: Kind, shape: Shape, a: Any, b: Any, row_of: Any, columns_of: Any, signatures: tuple[str, ...]) -> Any:
+    """Make the kernel of a product.
+
+    Parameters
+    ----------
+    kind : Kind
+    shape : Shape
+    a, b : (start, fetch, along)
+        ``start(numbers, first, group, thread)`` and ``fetch(operand, kept, slice, numbers)``, see above; `first` is the tile's
+        first row or column.
+    row_of : function
+        ``row_of(numbers, row, group)`` returns where a row of sums starts in `out`, -1 for none.
+    columns_of : function
+        ``columns_of(numbers, column)`` returns where four columns start in a row, and how many of them there are.
+    signatures : tuple of str
+
+    Returns
+    -------
+    Kernel
+        To be started by :func:`start` with operands, `out` and a tuple of int64.
+    """
+    start_a, fetch_a, along_a = a
+    start_b, fetch_b, along_b = b
+    put_a, put_b = _storer(shape, along_a), _storer(shape, along_b)
+    rows_of, quads_of = _finder(shape, row_of, columns_of)
+    multiply_slice, zeros = _multiplier(kind, shape), (kind.sums(0),) * (4 * shape.quads) ** 2
+    side, word, (lanes, lanes_down) = shape.side, kind.word, shape.lanes
+    slice_words = shape.depth * shape.pitch
+    shared_words, warp = 4 * slice_words, lanes * lanes_down
+    warps_across = side // (4 * shape.quads) // lanes
+
+    def body(operand_a, operand_b, out, numbers):
+        shared = cuda.shared.array(shared_words, word)
+        _align_shared_memory()
+        thread, tile, group = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x), np.int64(cuda.blockIdx.y)
+        row, column = tile // numbers[0] * side, tile % numbers[0] * side
+        now = np.int64(cuda.blockIdx.z) * numbers[2]
+        last = min(now + numbers[2], numbers[1])
+        kept_a, kept_b = start_a(numbers, row, group, thread), start_b(numbers, column, group, thread)
+        at_row = (thread // warp // warps_across * lanes_down + thread % warp // lanes) * 4
+        at_column = (thread // warp % warps_across * lanes + thread % lanes) * 4
+        half, sums = np.int64(0), zeros
+        put_a(shared, half, thread, fetch_a(operand_a, kept_a, now, numbers))
+        put_b(shared, half + slice_words, thread, fetch_b(operand_b, kept_b, now, numbers))
+        cuda.syncthreads()
+        while now + 1 < last:
+            now += 1
+            words_a, words_b = fetch_a(operand_a, kept_a, now, numbers), fetch_b(operand_b, kept_b, now, numbers)
+            sums = multiply_slice(shared, half + at_row, half + slice_words + at_column, sums)
+            half = 2 * slice_words - half
+            put_a(shared, half, thread, words_a)
+            put_b(shared, half + slice_words, thread, words_b)
+            cuda.syncthreads()
+        sums = multiply_slice(shared, half + at_row, half + slice_words + at_column, sums)
+        starts, counts = quads_of(numbers, column + at_column)
+        _store_tile(out, rows_of(numbers, row + at_row, group), starts, counts, sums, numbers[3])
+
+    return _driver.kernel(*signatures)(body)
+
+
+def start(kernel: Any, shape: Shape, size: tuple[int, int, int, int], a: Any, b: Any, out: Any, quads: bool, *numbers: int) -> None:
+    """Start a tiled kernel.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    shape : Shape
+    size : (int, int, int, int)
+        Rows, columns, words of a sum (none of them 0), groups.
+    a, b, out : device arrays, flat
+    quads : bool
+        Whether four columns start at a multiple of four in `out`, wherever they are written.
+    numbers : int
+        What the functions that `kernel` was made of know as ``numbers[4:]``.
+    """
+    rows, columns, words, groups = size
+    across, slices = -(-columns // shape.side), -(-words // shape.depth)
+    tiles = -(-rows // shape.side) * across
+    # A block has at least 8 slices: fewer are not worth adding its sums to those of others.
+    splits = max(1, min(4 * _processors() // (tiles * groups), slices // 8, 65535))
+    each = -(-slices // splits)
+    splits = -(-slices // each)
+    what = ADD if splits > 1 else STORE_QUADS if quads and aligned(out, 4) else STORE
+    if splits > 1:
+        clear(out)
+    common = (across, slices, each, what)
+    kernel.at((tiles, groups, splits), shape.threads, a, b, out, tuple(np.int64(n) for n in (*common, *numbers)))
+
+
+def clear(out: Any) -> None:
+    """Write zeros into an array on the device."""
+    if out.size:
+        _driver._fill(out.size, out.reshape(-1), np.int64(0))
+
+
+def aligned(array: Any, count: int) -> bool:
+    """Tell whether an array starts where so many elements can be loaded at once."""
+    return SIMULATED or int(array.device_ctypes_pointer.value or 0) % min(16, count * array.dtype.itemsize) == 0
+
+
+def divider(divisor: int) -> tuple[int, int]:
+    """Return ``(factor, shift)`` for :func:`quotient`: Granlund and Montgomery 1994, theorem 4.2.
+
+    >>> factor, shift = divider(7)
+    >>> int(quotient(2**31 - 1, factor, shift)) == (2**31 - 1) // 7
+    True
+    """
+    bits = (divisor - 1).bit_length()
+    return -(-(2 ** (31 + bits)) // divisor), 31 + bits
+
+
+@jit
+def quotient(value, factor, shift):
+    """Return ``value // divisor``, ``0 <= value < 2**31``, without a division."""
+    return (np.int64(value) * np.int64(factor)) >> np.int64(shift)
