@@ -238,7 +238,7 @@ def multiply_fast(a, b, a_transposed, b_transposed, kind, out):
         clear(out)
         return
     kind = kind_of(kind, out.dtype)
-    shape = shape_for(kind, m, n)
+    shape = shape_for(kind, m, n, kind.words_of(terms))
     sides = []
     for operand, count, of_column, of_term in (
         (a, m, *((1, m) if a_transposed else (terms, 1))),

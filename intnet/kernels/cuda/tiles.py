@@ -214,7 +214,7 @@ load4 = _intrinsic(_load4) or _load4_twin
 store4 = _intrinsic(_store4) or _store4_twin
 transpose_bytes = _intrinsic(_transpose_bytes) or transpose_bytes_twin
 _align_shared_memory = _intrinsic(_align_shared) or (lambda: None)
-_store_tile = _intrinsic(_store_sums) or _store_sums_twin
+store_sums = _intrinsic(_store_sums) or _store_sums_twin
 
 
 # 2. Kinds of words, sizes of tiles -------------------------------------------------------------------------------------------
@@ -286,14 +286,15 @@ def shapes_of(kind: Kind) -> tuple[Shape, ...]:
     return (NARROW, BROAD) if kind.sums is np.int32 else (NARROW,)
 
 
-def shape_for(kind: Kind, rows: int, columns: int) -> Shape:
-    """Return the tiles that keep the device busy: broad ones, if there are enough of them."""
-    broad = -(-rows // BROAD.side) * -(-columns // BROAD.side)
-    filled = rows * columns * 4 >= 3 * broad * BROAD.side**2  # of their sums, at least so much is wanted
-    return BROAD if BROAD in shapes_of(kind) and broad >= _processors() and filled else NARROW
+def shape_for(kind: Kind, rows: int, columns: int, words: int) -> Shape:
+    """Return the tiles for a product of this size: broad ones, if they are well filled and enough to keep the device busy."""
+    tiles = -(-rows // BROAD.side) * -(-columns // BROAD.side)
+    filled = rows * columns * 4 >= tiles * BROAD.side**2 * 3
+    blocks = tiles * max(1, words // BROAD.depth // 16)
+    return BROAD if BROAD in shapes_of(kind) and filled and blocks >= processors() else NARROW
 
 
-def _processors() -> int:
+def processors() -> int:
     """Return how many multiprocessors the device has."""
     return 2 if SIMULATED else int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
 
@@ -444,7 +445,7 @@ def tiled(kind: Kind, shape: Shape, a: Any, b: Any, row_of: Any, columns_of: Any
             cuda.syncthreads()
         sums = multiply_slice(shared, half + at_row, half + slice_words + at_column, sums)
         starts, counts = quads_of(numbers, column + at_column)
-        _store_tile(out, rows_of(numbers, row + at_row, group), starts, counts, sums, numbers[3])
+        store_sums(out, rows_of(numbers, row + at_row, group), starts, counts, sums, numbers[3])
 
     return _driver.kernel(*signatures)(body)
 
@@ -468,7 +469,7 @@ def start(kernel: Any, shape: Shape, size: tuple[int, int, int, int], a: Any, b:
     across, slices = -(-columns // shape.side), -(-words // shape.depth)
     tiles = -(-rows // shape.side) * across
     # A block has at least 8 slices: fewer are not worth adding its sums to those of others.
-    splits = max(1, min(4 * _processors() // (tiles * groups), slices // 8, 65535))
+    splits = max(1, min(2 * processors() // (tiles * groups), slices // 8, 65535))
     each = -(-slices // splits)
     splits = -(-slices // each)
     what = ADD if splits > 1 else STORE_QUADS if quads and aligned(out, 4) else STORE
