@@ -74,15 +74,47 @@ def test_exact(kind, name, launch):
 
 
 GEOMETRY = {
-    "padded": dict(n=2, image=(3, 4), channels=4, out_channels=3, kernel=(3, 2), padding=(1, 1, 0, 1)),
-    "three channels, strides": dict(n=1, image=(7, 6), channels=3, out_channels=4, kernel=(3, 3), stride=(2, 3), padding=(1, 1, 2, 1)),
-    "padding beyond the kernel": dict(n=1, image=(2, 2), channels=5, out_channels=2, kernel=(1, 2), padding=(3, 2, 2, 4)),
-    "stride beyond the kernel": dict(n=1, image=(5, 4), channels=4, out_channels=5, kernel=(1, 2), stride=(3, 3)),
-    "many channels": dict(n=1, image=(2, 3), channels=16, out_channels=20, kernel=(2, 1), padding=(1, 0, 0, 0)),
-    "groups": dict(n=1, image=(3, 3), channels=5, out_channels=6, kernel=(2, 2), padding=(1, 1, 1, 1), groups=2),
-    "narrow groups": dict(n=2, image=(4, 3), channels=1, out_channels=2, kernel=(3, 2), stride=(2, 1), padding=(1, 1, 0, 1), groups=3),
-    "whole groups": dict(n=1, image=(2, 3), channels=16, out_channels=4, kernel=(1, 2), groups=2),
-}  # fmt: skip
+    "padded": {"n": 2, "image": (3, 4), "channels": 4, "out_channels": 3, "kernel": (3, 2), "padding": (1, 1, 0, 1)},
+    "three channels, strides": {
+        "n": 1,
+        "image": (7, 6),
+        "channels": 3,
+        "out_channels": 4,
+        "kernel": (3, 3),
+        "stride": (2, 3),
+        "padding": (1, 1, 2, 1),
+    },
+    "padding beyond the kernel": {
+        "n": 1,
+        "image": (2, 2),
+        "channels": 5,
+        "out_channels": 2,
+        "kernel": (1, 2),
+        "padding": (3, 2, 2, 4),
+    },
+    "stride beyond the kernel": {"n": 1, "image": (5, 4), "channels": 4, "out_channels": 5, "kernel": (1, 2), "stride": (3, 3)},
+    "many channels": {"n": 1, "image": (2, 3), "channels": 16, "out_channels": 20, "kernel": (2, 1), "padding": (1, 0, 0, 0)},
+    "groups": {
+        "n": 1,
+        "image": (3, 3),
+        "channels": 5,
+        "out_channels": 6,
+        "kernel": (2, 2),
+        "padding": (1, 1, 1, 1),
+        "groups": 2,
+    },
+    "narrow groups": {
+        "n": 2,
+        "image": (4, 3),
+        "channels": 1,
+        "out_channels": 2,
+        "kernel": (3, 2),
+        "stride": (2, 1),
+        "padding": (1, 1, 0, 1),
+        "groups": 3,
+    },
+    "whole groups": {"n": 1, "image": (2, 3), "channels": 16, "out_channels": 4, "kernel": (1, 2), "groups": 2},
+}
 
 
 @pytest.mark.parametrize("geometry", GEOMETRY)
@@ -115,6 +147,8 @@ def test_operands_of_other_types(name):
 
 @pytest.mark.parametrize("name", PASSES)
 def test_nothing(name):
-    for sizes in [dict(n=0, image=(3, 3), channels=4, out_channels=4, kernel=(2, 2)),
-                  dict(n=1, image=(2, 2), channels=4, out_channels=4, kernel=(3, 3))]:  # fmt: skip
+    for sizes in [
+        {"n": 0, "image": (3, 3), "channels": 4, "out_channels": 4, "kernel": (2, 2)},
+        {"n": 1, "image": (2, 2), "channels": 4, "out_channels": 4, "kernel": (3, 3)},
+    ]:
         Case(np.int8, **sizes).check_fast(name, np.int8, np.int32)

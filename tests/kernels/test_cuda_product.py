@@ -8,7 +8,7 @@ from cuda_twins import run
 from numpy.testing import assert_array_equal
 
 from intnet.kernels import plain
-from intnet.kernels.cuda import _driver, product, tiles
+from intnet.kernels.cuda import _driver, product, tiles, words
 
 pytestmark = pytest.mark.skipif(_driver.problem() is not None, reason=str(_driver.problem()))
 FLAGS = list(itertools.product([False, True], repeat=2))
@@ -140,15 +140,16 @@ def test_twins_of_instructions():
     for _ in range(50):
         a, b, total = integers(random, 4, np.int8), integers(random, 4, np.int8), integers(random, 1, np.int32)
         want = (int(total[0]) + int(a.astype(np.int64) @ b.astype(np.int64)) + 2**31) % 2**32 - 2**31
-        assert tiles.dot4_twin(a.view(np.int32)[0], b.view(np.int32)[0], total[0]) == want
+        assert words.dot4_twin(a.view(np.int32)[0], b.view(np.int32)[0], total[0]) == want
     rows = integers(random, (4, 4), np.int8)
-    columns = tiles.transpose_bytes_twin(tuple(rows.view(np.int32)[:, 0]))
+    columns = words.transpose_bytes_twin(tuple(rows.view(np.int32)[:, 0]))
     assert_array_equal(np.array(columns).view(np.int8).reshape(4, 4), rows.T)
 
 
+@pytest.mark.skipif(not _driver.SIMULATED, reason="the device has no twins in Python")
 @pytest.mark.parametrize("divisor", [1, 2, 3, 7, 64, 641, 2**20 + 1, 2**31 - 1])
 def test_quotient(divisor):
     factor, shift = tiles.divider(divisor)
     for near in (0, divisor, 5 * divisor, 2**31 - 1, (2**31 - 1) // divisor * divisor):
         for value in range(max(near - 2, 0), min(near + 3, 2**31)):
-            assert tiles.quotient(value, factor, shift) == value // divisor
+            assert words.quotient_twin(value, factor, shift) == value // divisor

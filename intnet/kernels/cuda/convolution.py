@@ -1,23 +1,20 @@
-"""Convolutions on the GPU: by their definition for any integers, and in tiles where the sums are sure or wanted modulo words.
+"""Convolutions on the GPU: by their definition, and in tiles where the sums are sure or wanted modulo words.
 
 `conv2d`, `conv2d_backward_input` and `conv2d_backward_weights` are the twins of those in
-:mod:`intnet.kernels.plain.convolution`, the same names with ``_fast`` of those in :mod:`intnet.kernels.simd.convolution`. These are
-matrix products whose one operand, the windows of an image, is not stored: a thread finds its words in the image, four
+:mod:`intnet.kernels.plain.convolution`, the same names with ``_fast`` of those in :mod:`intnet.kernels.simd.convolution`.
+These are matrix products whose one operand, the windows of an image, is not stored: a thread finds its words in the image, four
 neighbouring channels in an int32, and zeros outside. Groups of few channels are summed one output a thread.
 """
-
-from typing import Any
 
 import numpy as np
 
 from intnet.arithmetic import join_products, product_words
 from intnet.kernels.cuda import _driver
 from intnet.kernels.cuda._driver import cuda, kernel
-from intnet.kernels.cuda.product import pack, packed, padded_side, padded_words
-from intnet.kernels.cuda.tiles import (
-    ADD, BYTES, KINDS, LONG, WIDE, WORDS, Kind, Shape, aligned, clear, device, divider, kind_of, load4, multiply_add, quotient,
-    shape_for, shapes_of, start, store_sums, tiled, transpose_bytes,
-)  # fmt: skip
+from intnet.kernels.cuda.product import pack, padded_side, padded_words
+from intnet.kernels.cuda.tiles import BYTES, LONG, WIDE, WORDS, aligned, clear, device, divider, kind_of, shape_for, start
+from intnet.kernels.cuda.windows import WINDOW_COLUMNS, WINDOWS
+from intnet.kernels.cuda.words import ADD, multiply_add, store_sums
 from intnet.kernels.plain.convolution import _limits
 from intnet.kernels.plain.product import bring_into_word
 from intnet.kernels.simd.convolution import _phases
@@ -31,7 +28,6 @@ __all__ = [
     "conv2d_fast",
 ]
 
-_OUTSIDE = -(2**30)  # a row or column of no image
 _FEW = 16  # channels in times channels out of a group, below which tiles would be nearly empty
 
 
@@ -40,11 +36,10 @@ def _numbers(*values):
     return tuple(np.int64(value) for value in values)
 
 
-# 1. One output a thread --------------------------------------------------------------------------------------------------------
+# 1. One output a thread ------------------------------------------------------------------------------------------------------
 #
 # numbers: n, height, width, channels of a group, out height, out width, output channels of a group, groups, kernel height and
 # width, stride down and right, padding at the top and the left.
-
 
 
 @device
@@ -176,7 +171,7 @@ def conv2d_backward_weights(x, dy, stride, padding, groups, word_bits, saturates
     return _run_exact(_backward_weights, x, dy, numbers, word_bits, saturates, out)
 
 
-# 2. Groups of few channels ---------------------------------------------------------------------------------------------------
+# 2. Groups of few channels -------------------------------------------------------------------------------------------------
 
 
 def _narrow(kind):
@@ -220,7 +215,7 @@ def _is_narrow(groups, channels, group_out):
     return groups > 1 and channels * group_out < _FEW
 
 
-# 3. Windows of an image as the rows of a product -------------------------------------------------------------------------------
+# 3. In tiles ----------------------------------------------------------------------------------------------------------------
 
 
 @kernel("int8[::1], int64, int8[::1], int64", "int16[::1], int64, int32[::1], int64", "int64[::1], int64, int8[::1], int64")
@@ -249,96 +244,14 @@ def _image(kind, x, groups):
     return flat.view(np.int32) if kind is BYTES else flat, padded
 
 
-def _windows(kind: Kind, shape: Shape) -> Any:
-    """Return the functions of an image's windows as rows, see `tiled`.
-
-    ``numbers[4:]`` are: rows; width and area of the grid of windows; height, width and words of a pixel of the image; words of a
-    tap; stride down and right; padding at the top and the left; the dividers by a tap's words and by taps in a row, and
-    these; whether four words are loaded at once.
-    """
-    across, depth, word, none = shape.depth // 4, shape.depth, kind.word, kind.word(0)
-
-    def start_windows(numbers, first, group, thread):
-        row = first + thread // across
-        image = row // numbers[6]
-        pixel = row - image * numbers[6]
-        line = pixel // numbers[5]
-        top = line * numbers[11] - numbers[13] if row < numbers[4] else np.int64(_OUTSIDE)
-        base = image * numbers[7] * numbers[8] * numbers[9] + group * numbers[10]
-        return base, top, (pixel - line * numbers[5]) * numbers[12] - numbers[14], thread % across * 4
-
-    def at_word(kept, k, numbers):
-        tap = quotient(k, numbers[15], numbers[16])
-        ky = quotient(tap, numbers[17], numbers[18])
-        row, column = kept[1] + ky, kept[2] + tap - ky * numbers[19]
-        if 0 <= row < numbers[7] and 0 <= column < numbers[8]:
-            return kept[0] + (row * numbers[8] + column) * numbers[9] + k - tap * numbers[10]
-        return np.int64(-1)
-
-    at_word = device(at_word)
-
-    def one(operand, kept, k, numbers):
-        at = at_word(kept, k, numbers)
-        return word(operand[at]) if at >= 0 else none
-
-    one = device(one)
-
-    def fetch_windows(operand, kept, step, numbers):
-        k = kept[3] + step * depth
-        if numbers[20]:
-            at = at_word(kept, k, numbers)
-            if at >= 0:
-                words = load4(operand, at)
-                return word(words[0]), word(words[1]), word(words[2]), word(words[3])
-            return none, none, none, none
-        return (
-            one(operand, kept, k, numbers), one(operand, kept, k + 1, numbers), one(operand, kept, k + 2, numbers),
-            one(operand, kept, k + 3, numbers),
-        )  # fmt: skip
-
-    return device(start_windows), device(fetch_windows), True
-
-
-# numbers[23:] are: height, width and channels of the results; first row and column, steps down and right; channels of a group.
-@device
-def _row_of_window(numbers, row, group):
-    if row >= numbers[4]:
-        return np.int64(-1)
-    image = row // numbers[6]
-    pixel = row - image * numbers[6]
-    line = pixel // numbers[5]
-    y, x = numbers[26] + line * numbers[28], numbers[27] + (pixel - line * numbers[5]) * numbers[29]
-    return ((image * numbers[23] + y) * numbers[24] + x) * numbers[25] + group * numbers[30]
-
-
-@device
-def _columns_of_window(numbers, column):
-    return column, numbers[30] - column
-
-
-def _sources(kind, count):
-    """Return the signatures of a tiled kernel over an image."""
-    word, sums = (f"int{8 * np.dtype(which).itemsize}[::1]" for which in (kind.word, kind.sums))
-    image = ("int32[::1]",) if kind is BYTES else ("int16[::1]", word) if kind is WORDS else (word,)
-    return [(one, word, sums, f"UniTuple(int64, {count})") for one in image]
-
-
-def _tiled_windows(kind: Kind, shape: Shape) -> Any:
-    operands, signatures = (_windows(kind, shape), packed(kind, shape, 21)), tuple(map(", ".join, _sources(kind, 31)))
-    return tiled(kind, shape, *operands, _row_of_window, _columns_of_window, signatures)
-
-
-_TILED = {(kind, shape): _tiled_windows(kind, shape) for kind in KINDS for shape in shapes_of(kind)}
-
-
 def _convolve(kind, shape, image, image_shape, groups, padded, taps, weights, grid, stride, padding, out, columns, place):
-    """Convolve with packed weights, see `_windows` and `_row_of_window`."""
+    """Convolve with packed weights, see `intnet.kernels.cuda.windows`."""
     n, height, width = image_shape[:3]
     inner = kind.words_of(padded)
     rows, words = n * grid[0] * grid[1], taps[0] * taps[1] * inner
     whole = inner % 4 == 0 and aligned(image, 4)
     start(
-        _TILED[kind, shape], shape, (rows, columns, words, groups), image, weights, out.reshape(-1),
+        WINDOWS[kind, shape], shape, (rows, columns, words, groups), image, weights, out.reshape(-1),
         columns % 4 == 0, rows, grid[1], grid[0] * grid[1], height, width, groups * inner, inner, *stride, *padding,
         *divider(inner), *divider(taps[1]), taps[1], int(whole), padded_side(shape, columns),
         padded_words(kind, shape, taps[0] * taps[1] * padded) * padded_side(shape, columns), *out.shape[1:], *place, columns,
@@ -415,81 +328,6 @@ def conv2d_backward_input_fast(dy, weights, stride, padding, groups, kind, out):
             )  # fmt: skip
 
 
-# 4. Windows of an image as the columns of a product ------------------------------------------------------------------------------
-
-
-def _window_columns(kind: Kind, shape: Shape) -> Any:
-    """Return the functions of an image's windows as columns, summed over pixels of `dy`, see `tiled`.
-
-    ``numbers[7:]`` are: pixels of `dy`; divider by an image's and this; divider by a line's and this; height, width and words of
-    a pixel of the image; words of a tap; stride down and right; padding at the top and the left; taps in a row, and all.
-    """
-    across, depth, word, none, together = shape.side // 4, shape.depth, kind.word, kind.word(0), kind.together
-
-    def start_columns(numbers, first, group, thread):
-        own = (first + thread % across * 4) // together
-        tap = own // numbers[17]
-        ky = tap // numbers[22]
-        top = ky - numbers[20] if tap < numbers[23] else np.int64(_OUTSIDE)
-        at = group * numbers[17] + own - tap * numbers[17]
-        return top, tap - ky * numbers[22] - numbers[21], at, thread // across
-
-    def at_pixel(kept, pixel, numbers):
-        image = quotient(pixel, numbers[8], numbers[9])
-        rest = pixel - image * numbers[10]
-        line = quotient(rest, numbers[11], numbers[12])
-        row, column = kept[0] + line * numbers[18], kept[1] + (rest - line * numbers[13]) * numbers[19]
-        if pixel < numbers[7] and 0 <= row < numbers[14] and 0 <= column < numbers[15]:
-            return ((image * numbers[14] + row) * numbers[15] + column) * numbers[16] + kept[2]
-        return np.int64(-1)
-
-    at_pixel = device(at_pixel)
-
-    def one(operand, kept, pixel, numbers):
-        at = at_pixel(kept, pixel, numbers)
-        return word(operand[at]) if at >= 0 else none
-
-    one = device(one)
-
-    def fetch_bytes(operand, kept, step, numbers):
-        pixel = (kept[3] + step * depth) * 4
-        return transpose_bytes((
-            one(operand, kept, pixel, numbers), one(operand, kept, pixel + 1, numbers),
-            one(operand, kept, pixel + 2, numbers), one(operand, kept, pixel + 3, numbers),
-        ))  # fmt: skip
-
-    def fetch_words(operand, kept, step, numbers):
-        at = at_pixel(kept, kept[3] + step * depth, numbers)
-        if at >= 0:
-            words = load4(operand, at)
-            return word(words[0]), word(words[1]), word(words[2]), word(words[3])
-        return none, none, none, none
-
-    return device(start_columns), device(fetch_bytes if together == 4 else fetch_words), False
-
-
-# numbers[4:7] are rows, and width and words of the packed `dy`; numbers[24:] channels of a tap, these padded, taps' channels.
-@device
-def _row_of_weights(numbers, row, group):
-    return (group * numbers[4] + row) * numbers[26] if row < numbers[4] else np.int64(-1)
-
-
-@device
-def _columns_of_weights(numbers, column):
-    tap = column // numbers[25]
-    channel = column - tap * numbers[25]
-    return tap * numbers[24] + channel, numbers[24] - channel if tap < numbers[23] else np.int64(0)
-
-
-def _tiled_columns(kind: Kind, shape: Shape) -> Any:
-    operands = packed(kind, shape, 5), _window_columns(kind, shape)
-    signatures = tuple(f"{words}, {image}, {sums}, {numbers}" for image, words, sums, numbers in _sources(kind, 27))
-    return tiled(kind, shape, *operands, _row_of_weights, _columns_of_weights, signatures)
-
-
-_TILED_WEIGHTS = {(kind, shape): _tiled_columns(kind, shape) for kind in KINDS for shape in shapes_of(kind)}
-
-
 def conv2d_backward_weights_fast(x, dy, stride, padding, groups, kind, out):
     """Multiply by the transpose of the convolution, as a function of its weights, into `out`, as `conv2d_fast` does.
 
@@ -520,8 +358,8 @@ def conv2d_backward_weights_fast(x, dy, stride, padding, groups, kind, out):
     rows = pack(kind, shape, dy.reshape(-1), groups, group_out, (1, 1), pixels, pixels, (0, group_out, 1, 0, 0, out_c))
     width = padded_side(shape, group_out)
     start(
-        _TILED_WEIGHTS[kind, shape], shape, (group_out, kh * kw * padded, words, groups), rows, image, out.reshape(-1),
+        WINDOW_COLUMNS[kind, shape], shape, (group_out, kh * kw * padded, words, groups), rows, image, out.reshape(-1),
         c % 4 == 0, group_out, width, padded_words(kind, shape, pixels) * width, pixels, *divider(area), area,
-        *divider(dy.shape[2]), dy.shape[2], *x.shape[1:3], groups * inner, inner, *stride, *padding[::2], kw, kh * kw, c, padded,
-        kh * kw * c,
+        *divider(dy.shape[2]), dy.shape[2], *x.shape[1:3], groups * inner, inner, *stride, *padding[::2], kw, kh * kw, c,
+        padded, kh * kw * c,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Matrix products on the GPU: by their definition for any integers, and in tiles where the sums are sure or wanted modulo words.
+"""Matrix products on the GPU: by their definition, and in tiles where the sums are sure or wanted modulo words.
 
 `multiply`, `limit_sums` and `quantized_multiply` are the twins of those in :mod:`intnet.kernels.plain.product`. `multiply_fast`
 is that of ``multiply`` in :mod:`intnet.kernels.simd.product`: both operands are packed, ``[word][row]`` and ``[word][column]``,
@@ -13,8 +13,22 @@ from intnet.arithmetic import join_products, multiply_by_quantized_multiplier, p
 from intnet.kernels.cuda import _driver
 from intnet.kernels.cuda._driver import cuda, kernel
 from intnet.kernels.cuda.tiles import (
-    BYTES, KINDS, LONG, WORDS, Kind, Shape, clear, device, divider, kind_of, load4, quotient, shape_for, shapes_of, start, tiled,
-)  # fmt: skip
+    BYTES,
+    KINDS,
+    LONG,
+    WORDS,
+    Kind,
+    Shape,
+    clear,
+    device,
+    divider,
+    kind_of,
+    shape_for,
+    shapes_of,
+    start,
+    tiled,
+)
+from intnet.kernels.cuda.words import load4, quotient
 from intnet.kernels.plain.product import _limits, bring_into_word
 
 __all__ = ["limit_sums", "multiply", "multiply_fast", "quantized_multiply"]
@@ -145,7 +159,15 @@ _PACK = {(kind.together, kind.word): _packer(kind) for kind in (BYTES, WORDS, LO
 
 
 def pack(
-    kind: Kind, shape: Shape, source: Any, groups: int, columns: int, taps: tuple[int, int], inner: int, padded: int, strides: Any
+    kind: Kind,
+    shape: Shape,
+    source: Any,
+    groups: int,
+    columns: int,
+    taps: tuple[int, int],
+    inner: int,
+    padded: int,
+    strides: Any,
 ) -> Any:
     """Return an operand packed for tiles of `shape`, ``(group, word, column)`` flat, padded by zeros to whole slices and tiles.
 
@@ -188,12 +210,14 @@ def padded_words(kind: Kind, shape: Shape, terms: int) -> int:
 
 
 def packed(kind: Kind, shape: Shape, width_at: int) -> Any:
-    """Return the functions of a packed operand, see `tiled`; ``numbers[width_at:]`` are its columns and its words of a group."""
+    """Return the functions of a packed operand, see `tiled`; ``numbers[width_at:]`` are its columns and words of a group."""
     across, pitch = shape.side // 4, shape.depth
     word = kind.word
 
     def start_packed(numbers, first, group, thread):
-        return group * numbers[width_at + 1] + thread // across * numbers[width_at] + first + thread % across * 4, numbers[width_at]
+        return group * numbers[width_at + 1] + thread // across * numbers[width_at] + first + thread % across * 4, numbers[
+            width_at
+        ]
 
     def fetch_packed(operand, kept, step, numbers):  # noqa: ARG001
         words = load4(operand, kept[0] + step * pitch * kept[1])
