@@ -73,6 +73,7 @@ def test_exact(kind, name, launch):
             assert left == plain_left
 
 
+# Names say what is special; a sum of many taps is split over blocks.
 GEOMETRY = {
     "padded": {"n": 2, "image": (3, 4), "channels": 4, "out_channels": 3, "kernel": (3, 2), "padding": (1, 1, 0, 1)},
     "three channels, strides": {
@@ -94,6 +95,7 @@ GEOMETRY = {
     },
     "stride beyond the kernel": {"n": 1, "image": (5, 4), "channels": 4, "out_channels": 5, "kernel": (1, 2), "stride": (3, 3)},
     "many channels": {"n": 1, "image": (2, 3), "channels": 16, "out_channels": 20, "kernel": (2, 1), "padding": (1, 0, 0, 0)},
+    "many taps": {"n": 1, "image": (2, 2), "channels": 16, "out_channels": 16, "kernel": (3, 3), "padding": (1, 1, 1, 1)},
     "groups": {
         "n": 1,
         "image": (3, 3),

@@ -245,7 +245,7 @@ def tiled(kind: Kind, shape: Shape, a: Any, b: Any, row_of: Any, columns_of: Any
         thread, tile, group = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x), np.int64(cuda.blockIdx.y)
         row, column = tile // numbers[0] * side, tile % numbers[0] * side
         now = np.int64(cuda.blockIdx.z) * numbers[2]
-        last = min(now + numbers[2], numbers[1])
+        last = now + numbers[2] if now + numbers[2] < numbers[1] else numbers[1]
         kept_a, kept_b = start_a(numbers, row, group, thread), start_b(numbers, column, group, thread)
         at_row = (thread // warp // warps_across * lanes_down + thread % warp // lanes) * 4
         at_column = (thread // warp % warps_across * lanes + thread % lanes) * 4
@@ -291,8 +291,8 @@ def start(
     rows, columns, words, groups = size
     across, slices = -(-columns // shape.side), -(-words // shape.depth)
     tiles = -(-rows // shape.side) * across
-    # A block has at least 8 slices: fewer are not worth adding its sums to those of others.
-    splits = max(1, min(2 * processors() // (tiles * groups), slices // 8, 65535))
+    # A block has at least 4 slices: fewer are not worth adding its sums to those of others.
+    splits = max(1, min(2 * processors() // (tiles * groups), slices // 4, 65535))
     each = -(-slices // splits)
     splits = -(-slices // each)
     what = ADD if splits > 1 else STORE_QUADS if quads and aligned(out, 4) else STORE
