@@ -96,6 +96,7 @@ GEOMETRY = {
     "stride beyond the kernel": {"n": 1, "image": (5, 4), "channels": 4, "out_channels": 5, "kernel": (1, 2), "stride": (3, 3)},
     "many channels": {"n": 1, "image": (2, 3), "channels": 16, "out_channels": 20, "kernel": (2, 1), "padding": (1, 0, 0, 0)},
     "many taps": {"n": 1, "image": (2, 2), "channels": 16, "out_channels": 16, "kernel": (3, 3), "padding": (1, 1, 1, 1)},
+    "many taps, strides": {"n": 1, "image": (4, 5), "channels": 4, "out_channels": 32, "kernel": (4, 2), "stride": (1, 2)},
     "groups": {
         "n": 1,
         "image": (3, 3),

@@ -28,6 +28,9 @@ __all__ = [
     "conv2d_fast",
 ]
 
+_ALL = (0, 0, 1, 1)
+"""All pixels of a result: the first row and column, and the steps to the next."""
+
 _FEW = 16  # channels in times channels out of a group, below which tiles would be nearly empty
 
 
@@ -255,6 +258,7 @@ def _convolve(kind, shape, image, image_shape, groups, padded, taps, weights, gr
         columns % 4 == 0, rows, grid[1], grid[0] * grid[1], height, width, groups * inner, inner, *stride, *padding,
         *divider(inner), *divider(taps[1]), taps[1], int(whole), padded_side(shape, columns),
         padded_words(kind, shape, taps[0] * taps[1] * padded) * padded_side(shape, columns), *out.shape[1:], *place, columns,
+        cleared=place != _ALL,
     )  # fmt: skip
 
 
@@ -289,7 +293,7 @@ def conv2d_fast(x, weights, stride, padding, groups, kind, out):
     words = pack(kind, shape, weights.reshape(-1), groups, group_out, (kh, kw), c, padded, strides)
     _convolve(
         kind, shape, image, x.shape, groups, padded, (kh, kw), words, out.shape[1:3], stride, padding[::2], out, group_out,
-        (0, 0, 1, 1),
+        _ALL,
     )  # fmt: skip
 
 
@@ -303,8 +307,8 @@ def conv2d_backward_input_fast(dy, weights, stride, padding, groups, kind, out):
     out : (n, h, w, c) int32 or int64, written
     """
     out_c, kh, kw, c = weights.shape
-    if not (dy.size and weights.size) or kh < stride[0] or kw < stride[1]:
-        clear(out)  # some pixels are not touched
+    if not (dy.size and weights.size) or stride != (1, 1):
+        clear(out)  # some pixels are not touched, or only added to
     if not (dy.size and weights.size and out.size):
         return
     kind, group_out = kind_of(kind, out.dtype), out_c // groups

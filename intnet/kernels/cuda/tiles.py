@@ -272,7 +272,15 @@ def tiled(kind: Kind, shape: Shape, a: Any, b: Any, row_of: Any, columns_of: Any
 
 
 def start(
-    kernel: Any, shape: Shape, size: tuple[int, int, int, int], a: Any, b: Any, out: Any, quads: bool, *numbers: int
+    kernel: Any,
+    shape: Shape,
+    size: tuple[int, int, int, int],
+    a: Any,
+    b: Any,
+    out: Any,
+    quads: bool,
+    *numbers: int,
+    cleared: bool = False,
 ) -> None:
     """Start a tiled kernel.
 
@@ -287,6 +295,8 @@ def start(
         Whether four columns start at a multiple of four in `out`, wherever they are written.
     numbers : int
         What the functions that `kernel` was made of know as ``numbers[4:]``.
+    cleared : bool
+        Whether `out` holds zeros where this writes, and elsewhere what must stay.
     """
     rows, columns, words, groups = size
     across, slices = -(-columns // shape.side), -(-words // shape.depth)
@@ -296,7 +306,7 @@ def start(
     each = -(-slices // splits)
     splits = -(-slices // each)
     what = ADD if splits > 1 else STORE_QUADS if quads and aligned(out, 4) else STORE
-    if splits > 1:
+    if splits > 1 and not cleared:
         clear(out)
     common = (across, slices, each, what)
     kernel.at((tiles, groups, splits), shape.threads, a, b, out, tuple(np.int64(n) for n in (*common, *numbers)))
