@@ -51,6 +51,7 @@ from intnet.kernels.normalization import (
     shift_to_fit,
     update_running,
 )
+from intnet.kernels.place import DEVICES, move, move_beside, on_device, resolve_device, to_device, to_host, zeros_beside
 from intnet.kernels.plain import (
     COUNT_LOST,
     COUNT_SATURATED,
@@ -80,6 +81,7 @@ __all__ = [
     "COUNT_LOST",
     "COUNT_SATURATED",
     "COUNT_WRAPPED",
+    "DEVICES",
     "ERROR_HIGH",
     "FLOORED",
     "IDENTITY",
@@ -133,6 +135,8 @@ __all__ = [
     "max_pool",
     "max_pool_backward",
     "moments",
+    "move",
+    "move_beside",
     "multiply",
     "multiply_transposed",
     "new_counters",
@@ -141,6 +145,7 @@ __all__ = [
     "normalize_backward",
     "normalize_batch",
     "normalize_running",
+    "on_device",
     "output_size",
     "pack_nonzero",
     "quantize",
@@ -149,6 +154,7 @@ __all__ = [
     "relu",
     "relu_backward",
     "requantize",
+    "resolve_device",
     "set_threads",
     "shift_to_fit",
     "sign",
@@ -160,8 +166,11 @@ __all__ = [
     "sum_pool_backward",
     "tanh_backward",
     "threads",
+    "to_device",
+    "to_host",
     "train_online",
     "update_running",
+    "zeros_beside",
 ]
 
 # Vectors exist only in compiled code.
