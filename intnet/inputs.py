@@ -1,10 +1,11 @@
 """Inputs of a network: a data set's codes, and the integers each stands for. The one float step of training is here."""
 
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,6 +186,14 @@ class Inputs:
         """A SHA-256 of the samples' integers and labels: of codes, table, exponent, and what they mean."""
         kind = f"{self.encoder.format} {self.encoder.exponent} {self.shape} {self.classes}"
         return _checksum(kind, self.codes, self.encoder.table, self.labels)
+
+    def to(self, device: str) -> Self:
+        """Return samples that live on "cpu" or "gpu", where their batches are made."""
+        if kernels.on_device(self.codes) == (device == "gpu"):
+            return self
+        moved = copy(self)
+        object.__setattr__(moved, "codes", kernels.move(self.codes, device))  # they were checked
+        return moved
 
     def batch(self, rows: NDArray[np.int64], augmentation: Augmentation | None = None, seed: int = 0, step: int = 0) -> QTensor:
         """Return the samples of these rows, augmented if wanted, as integers."""

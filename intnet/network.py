@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from intnet import kernels
 from intnet.errors import InputError, InputTypeError
 from intnet.layers import Build, Layer, Parameter, Quantizer, Seen, Sequential, Step
 from intnet.layers.product import Product
@@ -107,6 +108,7 @@ class Network:
             raise InputError(f"the network takes samples of shape {self.shape}, got {x.mantissa.shape[1:]}")
         if step is None:
             step = Step(seed=self.seed)
+        x = x.to(self.device)
         if not step.training:
             return self.layers.forward(x, step)
         self._awaited = None  # a pass that fails leaves layers that do not belong together
@@ -137,7 +139,32 @@ class Network:
             raise InputError(
                 f"the last forward pass in training had outputs of shape {self._awaited}, got errors of shape {dy.shape}"
             )
-        self.layers.backward(dy, step)
+        self.layers.backward(dy.to(self.device), step)
+
+    # Where it lives
+
+    @property
+    def device(self) -> str:
+        """Where its parameters live, and so where it computes: "cpu" or "gpu"."""
+        return self.parameters[0].device if self.parameters else "cpu"
+
+    def to(self, device: str) -> Self:
+        """Move the parameters to "cpu", "gpu" or "auto" (a GPU where there is one), and return the network.
+
+        The same bits come out anywhere. State and telemetry come back to the host when they are asked for.
+
+        Raises
+        ------
+        InputError
+            If there is no such device, or none that can be used (DeviceError).
+        """
+        device = kernels.resolve_device(device)
+        for parameter in self.parameters:
+            parameter.collect()
+            parameter.to(device)
+        for quantizer in self.quantizers():
+            quantizer.collect()
+        return self
 
     # Telemetry
 
@@ -151,6 +178,8 @@ class Network:
 
     def seen(self) -> Iterator[Seen]:
         """Yield what became of every tensor since the last call, those that were written only; then count anew."""
+        for parameter in self.parameters:
+            parameter.collect()
         for quantizer in self.quantizers():
             if quantizer.count:
                 yield quantizer.seen()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from intnet import kernels
 from intnet.errors import InputError
 from intnet.formats import BlockFloat
-from intnet.inputs import Augmentation, Batches
+from intnet.inputs import Augmentation, Batches, Inputs
 from intnet.layers import Step
 from intnet.network import Network
 from intnet.optimizers import SGD
@@ -68,6 +68,8 @@ class Trainer:
     augmentation : Augmentation, optional
     watch : bool
         Whether a dead network ends the training.
+    device : {"cpu", "gpu", "auto"}, optional
+        Where to train: the network is moved there. By default where it is. No bit depends on it.
 
     Attributes
     ----------
@@ -97,7 +99,7 @@ class Trainer:
 
     def __init__(
         self, network: Network, optimizer: SGD, train: Batches, *, epochs: int, batch: int = 64, seed: int | None = None,
-        augmentation: Augmentation | None = None, watch: bool = True,
+        augmentation: Augmentation | None = None, watch: bool = True, device: str | None = None,
     ) -> None:  # fmt: skip
         for name, value in (("epochs", epochs), ("batch", batch)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -112,7 +114,10 @@ class Trainer:
             raise InputError(f"the network has outputs of shape {network.output_shape} and the data {train.classes} classes")
         _check_inputs(network, train)
         optimizer.check(network.recipe, int(epochs), int(min(batch, len(train))))
+        if device is not None:
+            network.to(device)
         self.network, self.optimizer, self.train = network, optimizer, train
+        self._batches_of: Any = train.to(network.device) if isinstance(train, Inputs) else train
         self._parameters = network.parameters
         self.epochs, self.batch = int(epochs), int(min(batch, len(train)))
         self.seed = network.seed if seed is None else int(seed)
@@ -173,7 +178,7 @@ class Trainer:
         done = 0
         for number, rows in enumerate(self._batches(order)):
             step = Step(self.epoch * self.steps_per_epoch + number, self.seed, True)
-            made = self.step(rows, rate, step)
+            made = self.step(rows, rate, step).to("cpu")
             np.multiply(made.mantissa, np.ldexp(1.0, made.exponent), out=outputs[done : done + len(rows)])
             done += len(rows)
             if progress is not None:
@@ -197,7 +202,7 @@ class Trainer:
 
     def step(self, rows: NDArray[np.int64], rate: Any, step: Step) -> QTensor:
         """Train on the samples of these rows, and return what the network made of them before."""
-        x = self.train.batch(rows, self.augmentation, step.seed, step.number)
+        x = self._batches_of.batch(rows, self.augmentation, step.seed, step.number)
         outputs = self.network.forward(x, step)
         self.network.backward(self.network.loss.gradient(outputs, self.train.labels[rows], step), step)
         self.optimizer.update_all(self._parameters, rate, self.batch, step)
@@ -260,7 +265,7 @@ class _Life:
     def begin(self) -> None:
         self.spoke, self.steps = False, 0
         stored = [one.stored for one in self.network.parameters]
-        self.before = [(one.mantissa.copy(), one.exponent.copy()) for one in stored]
+        self.before = [(one.to("cpu").mantissa.copy(), one.exponent.copy()) for one in stored]
 
     def note(self, outputs: QTensor) -> None:
         self.spoke = self.spoke or bool(outputs.mantissa.any())
@@ -270,7 +275,7 @@ class _Life:
         """Say what is wrong, if it has been so for `enough` steps."""
         stored = [one.stored for one in self.network.parameters]
         moved = any(
-            not (np.array_equal(old, new.mantissa) and np.array_equal(exponent, new.exponent))
+            not (np.array_equal(old, new.to("cpu").mantissa) and np.array_equal(exponent, new.exponent))
             for (old, exponent), new in zip(self.before, stored, strict=True)
         )
         self.silent = 0 if self.spoke else self.silent + self.steps

@@ -56,7 +56,7 @@ ROOMS = {
     "losses": {"errors", "formats", "kernels", "layers", "recipe", "tensor"},
     "optimizers": {"errors", "formats", "kernels", "layers", "recipe", "tensor"},
     "models": {"errors", "layers"},
-    "network": {"errors", "layers", "losses", "recipe", "tensor"},
+    "network": {"errors", "kernels", "layers", "losses", "recipe", "tensor"},
     "telemetry": set(),
     "inputs": {"errors", "formats", "kernels", "recipe", "tensor"},
     "training": {

@@ -69,10 +69,10 @@ from intnet.kernels.plain import (
     pack_nonzero,
     quantized_multiply,
 )
-from intnet.kernels.pooling import max_pool, max_pool_backward, sum_pool, sum_pool_backward
+from intnet.kernels.pooling import max_pool, max_pool_backward, spread, sum_pool, sum_pool_backward
 from intnet.kernels.product import multiply
-from intnet.kernels.reduce import argmax_rows, extremes, max_magnitude, moments, sum_axes
-from intnet.kernels.requantization import Requantizer, exponents_of_integers, new_counters, requantize
+from intnet.kernels.reduce import argmax_rows, count_filled, count_unmoved, extremes, max_magnitude, moments, sum_axes
+from intnet.kernels.requantization import Requantizer, add_counters, exponents_of_integers, new_counters, requantize
 from intnet.kernels.update import Factors, Target, Update, Updates, new_counters_of_roles
 
 __all__ = [
@@ -105,6 +105,7 @@ __all__ = [
     "Update",
     "Updates",
     "add_bias",
+    "add_counters",
     "alignment",
     "alignment_of_one",
     "argmax_rows",
@@ -113,7 +114,9 @@ __all__ = [
     "conv2d_backward_input",
     "conv2d_backward_weights",
     "count_correct",
+    "count_filled",
     "count_nonzero",
+    "count_unmoved",
     "dequantize",
     "draw_augmentation",
     "dropout",
@@ -160,6 +163,7 @@ __all__ = [
     "sign",
     "sign_backward",
     "softmax_gradient",
+    "spread",
     "subtract_target",
     "sum_axes",
     "sum_pool",

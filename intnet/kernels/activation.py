@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intnet.kernels import _parallel
+from intnet.kernels.place import gpu, on_device
 from intnet.kernels.plain import activation as plain
 from intnet.kernels.product import Integers
 from intnet.random import sequence_words
@@ -154,6 +155,8 @@ def dropout(x: Integers, keep: int, seed: int, stream: int, step: int) -> Intege
     -------
     the type and shape of `x`
     """
+    if on_device(x):
+        return gpu().dropout(x, keep, seed, stream, step)
     out: Integers = np.empty(x.shape, x.dtype)
     source, target = x.reshape(-1), out.reshape(-1)
     sequence = sequence_words(seed, stream, step)
@@ -166,6 +169,8 @@ def dropout(x: Integers, keep: int, seed: int, stream: int, step: int) -> Intege
 
 def _each(kernel: Callable, arrays: tuple[Integers, ...], arguments: tuple, kind: Any) -> Any:
     """Apply ``kernel(*flat arrays, *arguments, out)``, in pieces where there is enough to do."""
+    if on_device(arrays[0]):
+        return gpu().each(kernel.__name__, arrays, arguments, kind)
     out = np.empty(arrays[0].shape, kind)
     flat = [array.reshape(-1) for array in (*arrays, out)]
     pieces = _parallel.pieces_of(out.size, minimum=_WORTH_A_THREAD // out.itemsize)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from intnet.kernels import _parallel
+from intnet.kernels.place import gpu, on_device
 from intnet.kernels.plain import combine as plain
 from intnet.kernels.product import Integers
 from intnet.kernels.requantization import SATURATE, WRAP, Word, word_of
@@ -46,6 +47,8 @@ def linear_combination(terms: Sequence[Term], rows: int, kind: Any = np.int64) -
     >>> linear_combination([(np.array([3, -3], np.int8), 1, 2), (np.array([5, 6]), -1, [-1, 0])], 2)
     array([  9, -18])
     """
+    if on_device(terms[0][0]):
+        return gpu().linear_combination(terms, rows, kind)
     shape = terms[0][0].shape
     out: Integers = np.empty(shape, kind)
     if not out.size:
@@ -147,6 +150,12 @@ def add_bias(sums: Integers, bias: Int64s, rows_per_group: int = 0, accumulator_
     if not sums.size:
         return 0
     word = _accumulator(accumulator_bits, saturates)
+    if on_device(sums):
+        left = gpu().add_bias(sums, bias, word) if len(bias) == 1 and accumulator_bits < 64 else -1
+        if left >= 0:
+            return int(left)
+        group = rows if len(bias) == 1 else rows_per_group
+        return int(gpu().add_bias_any(sums, bias, group, word[1], word[2], accumulator_bits, saturates))
     if len(bias) == 1 and accumulator_bits < 64:
         flat, flat_bias = sums.reshape(-1), bias.reshape(-1)
         pieces = _parallel.pieces_of(sums.size, multiple=channels, minimum=_WORTH_A_THREAD)

@@ -12,11 +12,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from intnet.kernels import plain
+from intnet.kernels.place import empty_beside, gpu, move_beside, on_device, to_host
 from intnet.kernels.plain import convolution as plain_convolution
-from intnet.kernels.product import Integers, Side, choose, choose_for, largest_of_type
+from intnet.kernels.product import Integers, Side, choose, choose_for, into_accumulator, largest_of_type
 from intnet.kernels.simd import convolution as simd_convolution
 from intnet.kernels.simd import convolution_weights as simd_weights
+
+_PLAIN = (plain_convolution.conv2d, plain_convolution.conv2d_backward_input, plain_convolution.conv2d_backward_weights)
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
@@ -118,7 +120,8 @@ def conv2d_backward_input(
     def columns() -> tuple[Integers, int, bool]:
         if groups == 1:
             return weights, channels, False
-        return np.ascontiguousarray(weights.reshape(groups, -1, channels).swapaxes(1, 2)), groups * channels, True
+        side = to_host(weights).reshape(groups, -1, channels).swapaxes(1, 2)
+        return move_beside(np.ascontiguousarray(side), weights), groups * channels, True
 
     geometry = (stride, padding, groups)
     return _run(kernels, dy, weights, geometry, terms, (None, columns), shape, accumulator_bits, saturates, largest)
@@ -182,15 +185,20 @@ def _run(
     word_type = np.int32 if accumulator_bits <= 32 else np.int64
     choice, proven = choose_for(a, b, of_types if largest is None else largest, terms, accumulator_bits, sides)
     plain_kernel, fast_kernel = kernels
+    if on_device(a):
+        which = _PLAIN.index(plain_kernel)
+        plain_kernel, fast_kernel = gpu().exact_convolutions[which], gpu().fast_convolutions[which]
+        if choice is None:
+            exact: Integers = empty_beside(a, shape, word_type)
+            return exact, int(plain_kernel(a, b, *geometry, accumulator_bits, saturates, exact))
     if choice is None:  # int64 throughout: compiled once
         words: Integers = np.empty(shape, np.int64)
         wide_a, wide_b = a.astype(np.int64, copy=False), b.astype(np.int64, copy=False)
         left = int(plain_kernel(wide_a, wide_b, *geometry, accumulator_bits, saturates, words))
         return words.astype(word_type, copy=False), left
-    sums: Integers = np.empty(shape, choice.sums)
+    sums: Integers = empty_beside(a, shape, choice.sums)
     fast_kernel(a, b, *geometry, choice.operands, sums)
-    if proven:
-        return sums.astype(word_type, copy=False), 0
-    out: Integers = np.empty(shape, word_type)
-    wide = sums.reshape(-1).astype(np.int64, copy=False)
-    return out, int(plain.limit_sums(wide, accumulator_bits, saturates, out.reshape(-1)))
+    if proven and choice.sums is word_type:
+        return sums, 0
+    out: Integers = empty_beside(a, shape, word_type)
+    return out, into_accumulator(sums, 64 if proven else accumulator_bits, saturates, out)

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from intnet.kernels.place import on_device
 from intnet.kernels.product import _ALONE, _LEFT_TYPES, Integers, _scratch
 from intnet.kernels.requantization import SATURATE, WRAP, Requantizer, new_counters, word_of
 from intnet.kernels.simd import dense as simd_dense
@@ -141,6 +142,8 @@ class RoundedProduct:
         Rounded or None
             None if it cannot be done in one call.
         """
+        if on_device(a):
+            return None
         key = (a.shape, a.dtype, shifts, b_transposed, bias_shift, clamps)
         ready = self._ready
         if ready is None or ready.key != key or not (ready.b is b and ready.bias is bias and ready.counters is counters):
@@ -211,6 +214,8 @@ class RoundedProduct:
         Gradients or None
             None if nothing can be done in one call. Where only the second product cannot, it is None and nothing is counted.
         """
+        if on_device(dy):
+            return None
         key = (dy.shape, x.shape, dy.dtype, x.dtype, shifts, sum_columns, selects)
         ready = self._ready_backward
         if ready is None or ready.key != key or not (ready.b is weights and ready.counters is counters):
@@ -274,6 +279,8 @@ def multiply_transposed(
     (array([[23],
            [34]], dtype=int32), array([4, 6]))
     """
+    if on_device(a):
+        return None
     kind: Any = a.dtype.type
     (terms, m), n = a.shape, b.shape[1]
     plan = _plan(kind, m, n, terms, accumulator_bits)

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intnet.kernels import _parallel
+from intnet.kernels.place import gpu, on_device
 from intnet.kernels.plain import images as plain
 from intnet.kernels.product import Integers
 from intnet.random import sequence_words
@@ -28,6 +29,8 @@ def gather(codes: Codes, rows: Int64s, table: Integers) -> Integers:
     -------
     (batch, features) of the type of `table`
     """
+    if on_device(codes):
+        return gpu().gather(codes, rows, table)
     out: Integers = np.empty((len(rows), codes.shape[1]), table.dtype)
     flat, channels = table.reshape(-1), len(table)
     _parallel.run(
@@ -72,8 +75,11 @@ def gather_augmented(
     (batch, height * width * channels) of the type of `table`
         Images of (height, width, channels) in C order.
     """
+    flips = flips.view(np.uint8)
+    if on_device(codes):
+        return gpu().gather_augmented(codes, rows, shape, table, (tops, lefts, flips), padding, fill_code)
     out: Integers = np.empty((len(rows), codes.shape[1]), table.dtype)
-    flat, flips = table.reshape(-1), flips.view(np.uint8)
+    flat = table.reshape(-1)
 
     def piece(first: int, last: int) -> None:
         part = slice(first, last)

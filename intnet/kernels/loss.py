@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from intnet.kernels import _parallel
+from intnet.kernels.place import gpu, on_device
 from intnet.kernels.plain import loss as plain
 from intnet.kernels.product import Integers
 
@@ -107,8 +108,10 @@ def subtract_target(y: Integers, labels: Int64s, amplitude: int) -> Integers:
     (samples, classes)
         Of the next wider type than `y`, or a wider one if the amplitude needs it; int64 at most.
     """
-    largest = 2 ** (8 * y.itemsize - 1) + abs(amplitude)
+    largest = 2 ** (8 * y.dtype.itemsize - 1) + abs(amplitude)
     kind: Any = np.int16 if largest < 2**15 else np.int32 if largest < 2**31 else np.int64
+    if on_device(y):
+        return gpu().subtract_target(y, labels, amplitude, kind)
     out: Integers = np.empty(y.shape, kind)
     plain.subtract_target(y, labels, np.int64(amplitude), out)
     return out
@@ -123,11 +126,13 @@ def count_correct(logits: Integers, labels: Int64s) -> int:
         All of a row with one exponent.
     labels : (samples,) int64
     """
-    return int(plain.count_correct(logits, labels))
+    return int(gpu().count_correct(logits, labels) if on_device(logits) else plain.count_correct(logits, labels))
 
 
 def _by_rows(kernel: Callable, logits: Integers, exponents: ArrayLike, labels: Int64s) -> NDArray[np.int32]:
     """Apply a kernel of one gradient to the rows of int64, so that it is compiled once."""
+    if on_device(logits):
+        return gpu().gradient_of_rows(kernel.__name__, logits, exponents, labels)
     wide = np.ascontiguousarray(logits, np.int64)
     shared = np.asarray(exponents, np.int64).reshape(-1)
     out = np.empty(wide.shape, np.int32)

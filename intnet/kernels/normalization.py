@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from intnet.arithmetic import JAM, STOCHASTIC, TIES_EVEN
 from intnet.kernels import _parallel
+from intnet.kernels.place import empty_beside, gpu, on_device, to_host
 from intnet.kernels.plain import linear as plain_linear
 from intnet.kernels.plain import normalize as plain
 from intnet.kernels.plain import shift_to_fit as shift_of_extremes
@@ -123,11 +124,11 @@ def normalize_batch(
     ----------
     Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1.
     """
-    x, exponent = _narrowed(x.reshape(-1, x.shape[-1]), exponent)
+    x, exponent = _narrowed(x.reshape(-1, x.shape[x.ndim - 1]), exponent)
     rows, channels = x.shape
     table = _sums(x, x)
     plain.inverse_roots(np.int64(rows), table, np.int64(epsilon_shift + 2 * exponent))
-    factors, narrow = np.empty((2, channels), np.int64), x.itemsize == 1
+    factors, narrow = np.empty((2, channels), np.int64), x.dtype.itemsize == 1
     parameters = (*_each(gamma, gamma_exponents, 31), *_each(beta, beta_exponents, 61))
     scale, least, greatest = plain.forward_factors(np.int64(rows), table, *parameters, narrow, factors)
     return (
@@ -164,8 +165,8 @@ def normalize_running(
     LinearMap
         Without bounds.
     """
-    x = x.reshape(-1, x.shape[-1])
-    factors, narrow = np.empty((2, x.shape[1]), np.int64), x.itemsize == 1
+    x = x.reshape(-1, x.shape[x.ndim - 1])
+    factors, narrow = np.empty((2, x.shape[1]), np.int64), x.dtype.itemsize == 1
     parameters = (*_each(gamma, gamma_exponents, 31), *_each(beta, beta_exponents, 61))
     limits = np.int64(epsilon_shift), np.int64(exponent), np.int64(largest_of_type(x))
     scale = plain.running_factors(mean, variance, *parameters, *limits, narrow, factors)
@@ -209,7 +210,7 @@ def normalize_backward(
         dy, exponent = _rounded(dy, exponent, ((2**60 - 1) // (largest_x * rows)).bit_length() - 1)
     errors = _sums(dy, x)
     factors, dgamma = np.empty((3, channels), np.int64), np.empty(channels, np.int64)
-    narrow = x.itemsize == dy.itemsize == 1
+    narrow = x.dtype.itemsize == dy.dtype.itemsize == 1
     gammas = _each(gamma, gamma_exponents, 31)
     scale, dgamma_scale = plain.backward_factors(np.int64(rows), table, errors, *gammas, narrow, factors, dgamma)
     dx = LinearMap((dy, x), factors, narrow, int(scale) + exponent - statistics.exponent)
@@ -249,11 +250,13 @@ def evaluate(linear: LinearMap) -> tuple[Integers, tuple[int, int]]:
         The least and the greatest of them.
     """
     rows, channels = linear.operands[0].shape
-    out: Integers = np.empty((rows, channels), np.int32 if linear.narrow else np.int64)
+    out: Integers = empty_beside(linear.operands[0], (rows, channels), np.int32 if linear.narrow else np.int64)
     if not out.size:
         return out, (0, 0)
     factors, flat = _lanes_of(linear), out.reshape(-1)
     a, b = _flat_operands(linear)
+    if on_device(a):
+        return gpu().evaluate(a, b, factors, (rows, channels))
 
     def piece(first: int, last: int) -> tuple[int, int]:
         return plain_linear.multiply_add(a[first:last], None if b is None else b[first:last], factors, flat[first:last])
@@ -269,6 +272,8 @@ def bounds_of(linear: LinearMap) -> tuple[int, int]:
         return linear.bounds or (0, 0)
     factors = _lanes_of(linear)
     a, b = _flat_operands(linear)
+    if on_device(a):
+        return gpu().bounds_of(a, b, factors)
 
     def piece(first: int, last: int) -> tuple[int, int]:
         of_a, of_b = a[first:last], None if b is None else b[first:last]
@@ -311,7 +316,12 @@ def evaluate_requantized(
     (rows, channels) signed integers, of the narrowest type that holds the word
     """
     rows, channels = linear.operands[0].shape
-    out: Integers = np.empty((rows, channels), storage_of(word_bits, True))
+    kind = storage_of(word_bits, True)
+    if on_device(linear.operands[0]) and rows:
+        sequence = sequence_words(seed, stream, step) if rounding == STOCHASTIC else NO_SEQUENCE
+        options = shift, rounding, word_of(word_bits, True, overflow), sequence, random_bits, (rows, channels), kind, counters
+        return gpu().evaluate_requantized(*_flat_operands(linear), _lanes_of(linear), *options)
+    out: Integers = empty_beside(linear.operands[0], (rows, channels), kind)
     if not out.size:
         return out
     factors, flat = _lanes_of(linear), out.reshape(-1)
@@ -346,7 +356,7 @@ def evaluate_requantized(
 def _lanes_of(linear: LinearMap) -> Integers:
     """Return the factors, side by side for several rows of the tensor."""
     channels = linear.factors.shape[1]
-    lanes = max(1, _LANES[linear.operands[0].itemsize] // channels) * channels
+    lanes = max(1, _LANES[linear.operands[0].dtype.itemsize] // channels) * channels
     factors: Integers = np.empty((len(linear.factors), lanes), np.int32 if linear.narrow else np.int64)
     plain_linear.spread(linear.factors, factors)
     return factors
@@ -359,8 +369,8 @@ def _flat_operands(linear: LinearMap) -> tuple[Integers, Integers | None]:
 
 def _each(mantissas: Integers, exponents: ArrayLike, bits: int) -> tuple[Int64s, Int64s]:
     """Return mantissas as int64 below ``2**bits`` in magnitude, and an exponent for each; rounded where they are wider."""
-    values = np.ascontiguousarray(mantissas, np.int64)
-    excess = max(0, max_magnitude(values).bit_length() - bits) if mantissas.itemsize * 8 > bits else 0
+    values = np.ascontiguousarray(to_host(mantissas), np.int64)
+    excess = max(0, max_magnitude(values).bit_length() - bits) if mantissas.dtype.itemsize * 8 > bits else 0
     if excess:
         most = 2**bits - 1
         values = np.clip(requantize(values, excess, TIES_EVEN, SATURATE, 64), -most, most)
@@ -385,18 +395,20 @@ def _narrowed(x: Integers, exponent: int) -> tuple[Integers, int]:
 def _rounded(x: Integers, exponent: int, bits: int) -> tuple[Integers, int]:
     """Return `x` rounded to magnitudes up to ``2**bits``, at most 31, as int32 at the widest, and its exponent."""
     excess = max(0, max_magnitude(x).bit_length() - bits)
-    if excess == 0 and x.itemsize <= 4:
+    if excess == 0 and x.dtype.itemsize <= 4:
         return x, exponent
-    return requantize(x, excess, TIES_EVEN, SATURATE, 32, out=np.empty(x.shape, np.int32)), exponent + excess
+    return requantize(x, excess, TIES_EVEN, SATURATE, 32, out=empty_beside(x, x.shape, np.int32)), exponent + excess
 
 
 def _sums(a: Integers, b: Integers) -> Int64s:
     """Return the table of the channels of `a`, with the sums of products with `b`."""
     channels = a.shape[1]
-    narrow = a.itemsize == b.itemsize == 1
-    lanes = max(1, _LANES[a.itemsize] // channels) * channels
+    narrow = a.dtype.itemsize == b.dtype.itemsize == 1
+    lanes = max(1, _LANES[a.dtype.itemsize] // channels) * channels
     run = np.int64(plain.UNROLLED * _RUN_ROWS * lanes if narrow else 2**62)
     flat_a, flat_b = a.reshape(-1), b.reshape(-1)
+    if on_device(a):
+        return gpu().channel_sums(a, b, run, lanes, narrow)
 
     def piece(first: int, last: int) -> Int64s:
         sums, products = np.empty((2, lanes), np.int32 if narrow else np.int64)

@@ -114,6 +114,13 @@ def through_host(function: Callable[..., Any], *arguments: Any, **options: Any) 
     return bring(function(*fetch(arguments), **{name: fetch(value) for name, value in options.items()}))
 
 
+def gpu() -> Any:
+    """Return the calls for arrays on a GPU."""
+    from intnet.kernels.cuda import calls
+
+    return calls
+
+
 def _driver() -> Any:
     from intnet.kernels.cuda import _driver as driver
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from intnet.kernels import _parallel
 from intnet.kernels.convolution import Padding, Pair, output_size
+from intnet.kernels.place import gpu, on_device
 from intnet.kernels.plain import pooling as plain
 from intnet.kernels.product import Integers, largest_of_type
 from intnet.kernels.reduce import sum_by_words
@@ -33,6 +34,8 @@ def max_pool(x: Integers, window: Pair, *, stride: Pair, padding: Padding = (0, 
         The pixel ``row * width + column`` of the first of the largest values.
     """
     shape = _pooled_shape(x, window, stride, padding)
+    if on_device(x):
+        return gpu().max_pool(x, window, stride, padding, shape)
     out, places = np.empty(shape, x.dtype), np.empty(shape, np.int32)
     _for_images(
         lambda first, last: plain.max_pool(x[first:last], window, stride, padding, out[first:last], places[first:last]),
@@ -65,6 +68,9 @@ def max_pool_backward(
     n, channels = dy.shape[0], dy.shape[3]
 
     def add(values: Integers, type_: type) -> Integers:
+        if on_device(values):
+            shape, overlapping = (n, size[0] * size[1], channels), _overlap(window, stride) > 1
+            return gpu().max_pool_backward(values, places, shape, type_, overlapping).reshape(n, *size, channels)
         out: Integers = np.zeros((n, size[0] * size[1], channels), type_)
         _for_images(
             lambda first, last: plain.max_pool_backward(values[first:last], places[first:last], out[first:last]), n, dy.size
@@ -90,6 +96,8 @@ def sum_pool(x: Integers, window: Pair, *, stride: Pair, padding: Padding = (0, 
     shape = _pooled_shape(x, window, stride, padding)
 
     def add(values: Integers, type_: type) -> Integers:
+        if on_device(values):
+            return gpu().sum_pool("sum_pool", values, window, stride, padding, shape, type_)
         out: Integers = np.zeros(shape, type_)
         _for_images(
             lambda first, last: plain.sum_pool(values[first:last], window, stride, padding, out[first:last]),
@@ -123,6 +131,8 @@ def sum_pool_backward(
     n, channels = dy.shape[0], dy.shape[3]
 
     def add(values: Integers, type_: type) -> Integers:
+        if on_device(values):
+            return gpu().sum_pool("sum_pool_backward", values, window, stride, padding, (n, *size, channels), type_)
         out: Integers = np.zeros((n, *size, channels), type_)
         _for_images(
             lambda first, last: plain.sum_pool_backward(values[first:last], window, stride, padding, out[first:last]),
@@ -132,6 +142,15 @@ def sum_pool_backward(
         return out
 
     return _summed(add, dy, _overlap(window, stride))
+
+
+def spread(x: Integers, size: Pair) -> Integers:
+    """Return images whose pixels all are the row of `x`: (n, channels) to (n, height, width, channels), of the same type."""
+    n, channels = x.shape
+    if on_device(x):
+        sums, _ = sum_pool_backward(x.reshape(n, 1, 1, channels), size, size, stride=(1, 1))
+        return gpu().converted(sums, x.dtype.type)
+    return np.ascontiguousarray(np.broadcast_to(x[:, None, None, :], (n, *size, channels)))
 
 
 def _pooled_shape(x: Integers, window: Pair, stride: Pair, padding: Padding) -> tuple[int, int, int, int]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intnet.kernels import _parallel, plain
+from intnet.kernels.place import empty_beside, gpu, on_device
 from intnet.kernels.simd import product as simd_product
 
 _COMPILED = not numba.config.DISABLE_JIT
@@ -52,6 +53,9 @@ def choose(largest_a: int, largest_b: int, terms: int, bound: int | None = None)
 
 def largest_magnitude(values: Integers) -> int:
     """Return the largest magnitude of an integer array, 0 if it is empty."""
+    if on_device(values):
+        low, high = gpu().extremes(values) if values.size else (0, 0)
+        return max(-low, high)
     flat = np.ascontiguousarray(values).reshape(-1)
     if not _COMPILED:
         return max(0, -int(flat.min()), int(flat.max())) if flat.size else 0
@@ -73,6 +77,8 @@ def largest_sum(values: Integers, count: int, in_rows: bool) -> int:
 
     The number of terms times their largest magnitude is below ``2**63``.
     """
+    if on_device(values):
+        return int(gpu().largest_sum(values, count, in_rows))
     flat = values.reshape(-1)
     length = flat.size // count
     pieces = _parallel.pieces_of(count if in_rows else length, minimum=max(1, 2**18 // (length if in_rows else count)))
@@ -144,24 +150,34 @@ def multiply(
         accumulator_bits = 32 if sure is not None and sure.sums is np.int32 else 64
     word_type = np.int32 if accumulator_bits <= 32 else np.int64
     if out is None:
-        out = np.empty((m, n), word_type)
-    if _multiply_alone(a, b, a_transposed, b_transposed, (m, n, terms), of_types, min(accumulator_bits, 32), out):
+        out = empty_beside(a, (m, n), word_type)
+    if not on_device(a) and _multiply_alone(
+        a, b, a_transposed, b_transposed, (m, n, terms), of_types, min(accumulator_bits, 32), out
+    ):
         return out, 0
     sides = (lambda: (a, m, not a_transposed)), (lambda: (b, n, b_transposed))
     choice, proven = choose_for(a, b, of_types, terms, accumulator_bits, sides)
+    exact, fast = (gpu().multiply, gpu().multiply_fast) if on_device(a) else (plain.multiply, simd_product.multiply)
     if choice is None:
-        return out, int(plain.multiply(a, b, a_transposed, b_transposed, accumulator_bits, saturates, out))
+        return out, int(exact(a, b, a_transposed, b_transposed, accumulator_bits, saturates, out))
     if proven and choice.sums is word_type:
-        simd_product.multiply(a, b, a_transposed, b_transposed, choice.operands, out)
+        fast(a, b, a_transposed, b_transposed, choice.operands, out)
         return out, 0
-    sums: Integers = np.empty((m, n), choice.sums)
-    simd_product.multiply(a, b, a_transposed, b_transposed, choice.operands, sums)
-    if proven:
+    sums: Integers = empty_beside(a, (m, n), choice.sums)
+    fast(a, b, a_transposed, b_transposed, choice.operands, sums)
+    return out, into_accumulator(sums, 64 if proven else accumulator_bits, saturates, out)
+
+
+def into_accumulator(sums: Integers, accumulator_bits: int, saturates: bool, out: Integers) -> int:
+    """Write exact sums into an accumulator of the type of `out`, and return how many lay outside; none do in 64 bits."""
+    if on_device(sums):
+        wide = gpu().converted(sums, np.int64).reshape(-1)
+        return int(gpu().limit_sums(wide, accumulator_bits, saturates, out.reshape(-1)))
+    if accumulator_bits == 64:
         out[...] = sums
-        return out, 0
-    return out, int(
-        plain.limit_sums(sums.reshape(-1).astype(np.int64, copy=False), accumulator_bits, saturates, out.reshape(-1))
-    )
+        return 0
+    wide = sums.reshape(-1).astype(np.int64, copy=False)
+    return int(plain.limit_sums(wide, accumulator_bits, saturates, out.reshape(-1)))
 
 
 def _multiply_alone(

@@ -1,11 +1,12 @@
 """Reductions, exact: in words of 64 bits where a bound proves that nothing leaves them, by words of 32 bits elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intnet.kernels import _parallel
+from intnet.kernels.place import gpu, on_device
 from intnet.kernels.plain import reduce as plain
 from intnet.kernels.product import Integers, largest_magnitude, largest_of_type
 
@@ -25,6 +26,8 @@ def extremes(x: Integers) -> tuple[int, int]:
     -------
     (int, int)
     """
+    if on_device(x):
+        return gpu().extremes(x)
     flat = x.reshape(-1)
     if flat.size < 2 * _PIECE:
         least, largest = plain.extremes(flat)
@@ -49,6 +52,21 @@ def max_magnitude(x: Integers) -> int:
         return 0
     least, largest = extremes(x)
     return max(-least, largest)
+
+
+def count_filled(x: Integers) -> int:
+    """Return how many integers are not zero."""
+    return int(gpu().count_filled(x) if on_device(x) else np.count_nonzero(x))
+
+
+def count_unmoved(moves: Sequence[Integers], before: Integers, after: Integers) -> int:
+    """Return in how many places one of up to two moves is not zero, and `after` equals `before`; all of one shape."""
+    if on_device(before):
+        return int(gpu().count_unmoved(moves, before, after)) if before.size else 0
+    moving = np.zeros(before.shape, bool)
+    for move in moves:
+        moving |= move != 0
+    return int(np.count_nonzero(moving & (before == after)))
 
 
 def sum_axes(x: Integers, first: int, last: int) -> tuple[Int64s, int]:
@@ -92,6 +110,9 @@ def sum_by_words(add: Callable[[Integers], Int64s], x: Integers, terms: int) -> 
     """
     if largest_of_type(x) * terms < 2**63 or largest_magnitude(x) * terms < 2**63:
         return add(x), 0
+    if on_device(x):
+        high, low = gpu().split_words(x)
+        return gpu().join_sums(add(high), add(low))
     high, low = np.empty(x.shape, np.int64), np.empty(x.shape, np.int64)
     plain.split_words(x.reshape(-1), high.reshape(-1), low.reshape(-1))
     high, low = add(high), add(low)
@@ -101,6 +122,8 @@ def sum_by_words(add: Callable[[Integers], Int64s], x: Integers, terms: int) -> 
 
 def _sum_axis(x: Integers, outer: int, size: int, inner: int) -> Int64s:
     """Add up the middle axis of three, modulo ``2**64``."""
+    if on_device(x):
+        return gpu().sum_axis(x, outer, size, inner)
     if outer != 1:
         out: Int64s = np.empty((outer, inner), np.int64)
         row = size * inner
@@ -161,6 +184,8 @@ def argmax_rows(x: Integers) -> Int64s:
     -------
     (rows,) int64
     """
+    if on_device(x):
+        return gpu().argmax_rows(x)
     out: Int64s = np.empty(x.shape[0], np.int64)
     plain.argmax_rows(x, out)
     return out

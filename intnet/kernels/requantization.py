@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from intnet.arithmetic import JAM, STOCHASTIC, word_constants
 from intnet.kernels import _parallel, plain
+from intnet.kernels.place import empty_beside, gpu, on_device
 from intnet.kernels.reduce import extremes
 from intnet.kernels.simd import requantize as simd_requantize
 from intnet.random import sequence_words
@@ -122,6 +123,14 @@ def requantize(
     >>> counters.tolist()  # saturated, wrapped, lost, the least and the greatest result
     [1, 0, 1, 0, 127]
     """
+    if on_device(values):
+        layout = (1, 1, values.size, 1) if layout is None else layout
+        sequence = sequence_words(seed, stream, step) if rounding == STOCHASTIC else NO_SEQUENCE
+        return gpu().requantize(
+            values, shifts_of_layout(shifts, layout), rounding, overflow, word_bits, word=word_of(word_bits, signed, overflow),
+            out=empty_beside(values, values.shape, storage_of(word_bits, signed)) if out is None else out,
+            length=max(1, layout[2]), sequence=sequence, first_index=first_index, random_bits=random_bits, counters=counters,
+        )  # fmt: skip
     if isinstance(shifts, int) or np.size(shifts) == 1:
         shift = shifts if isinstance(shifts, int) else int(np.asarray(shifts).reshape(-1)[0])
         if 0 <= shift <= simd_requantize.SHIFT_MAX and values.itemsize <= 4:
@@ -210,8 +219,10 @@ class Requantizer:
         first_index: int = 0,
     ) -> Integers:
         """Return ``values / 2**shift``, rounded and fitted into the word; the arguments are those of :func:`requantize`."""
-        if not (self.narrow and 0 <= shift <= simd_requantize.SHIFT_MAX and values.itemsize <= 4) or (
-            self._stochastic and first_index & 3
+        if (
+            on_device(values)
+            or not (self.narrow and 0 <= shift <= simd_requantize.SHIFT_MAX and values.itemsize <= 4)
+            or (self._stochastic and first_index & 3)
         ):
             return requantize(
                 values, shift, *self._options, signed=self._signed, out=out, random_bits=self._random_bits, seed=self._seed,
@@ -281,7 +292,9 @@ def exponents_of_integers(
     if values.size and rows * inner == 1:  # one block, shared among threads
         return np.array([[[plain.shift_to_fit(*extremes(values), word_bits, minimum, maximum)]]], np.int64)
     least, greatest = np.zeros((2, rows, inner), np.int64)
-    if values.size:
+    if values.size and on_device(values):
+        least, greatest = gpu().extents(values, rows, length, inner)
+    elif values.size:
         data = values.reshape(rows, length, inner)
         pieces = _parallel.pieces_of(rows, minimum=max(1, PIECE // (length * inner)))
         _parallel.run(lambda first, last: plain.extents(data, first, last, least, greatest), pieces)

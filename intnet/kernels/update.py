@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from intnet.arithmetic import STOCHASTIC
 from intnet.kernels import _parallel
+from intnet.kernels.place import gpu, on_device
 from intnet.kernels.plain import update as plain_update
 from intnet.kernels.requantization import Integers, add_counters, new_counters, word_of
 from intnet.kernels.simd import requantize as simd_requantize
@@ -90,7 +91,8 @@ class Update:
         momentum: Target | None = None,
         seed: int = 0,
     ) -> None:
-        self.size = weights.size
+        self.size, self._on_device = weights.size, on_device(weights)
+        self._moved = weights.reshape(-1), None if velocity is None else velocity.reshape(-1)
         self._weights = self._as_bytes(weights)
         self._velocity = (np.empty(0, np.uint8), 0) if velocity is None else self._as_bytes(velocity)
         self._roles = np.array([_line(role) for role in (gradient, momentum or gradient, weight)], np.int64)
@@ -103,7 +105,7 @@ class Update:
 
     @staticmethod
     def _as_bytes(array: Integers) -> tuple[NDArray[np.uint8], int]:
-        return array.reshape(-1).view(np.uint8), array.itemsize
+        return array.reshape(-1).view(np.uint8), array.dtype.itemsize
 
     def __call__(self, sums: Integers, step: int, counters: NDArray[np.int64] | None = None) -> None:
         """Move the weights.
@@ -117,7 +119,10 @@ class Update:
         counters : (3, COUNTERS) int64, optional
             Of gradient, momentum and weight; added to.
         """
-        narrow = self.narrow and sums.itemsize <= 4
+        narrow = self.narrow and sums.dtype.itemsize <= 4
+        if self._on_device:
+            gpu().update(sums, *self._moved, self._roles, self._factors, self._keys, step, counters, narrow)
+            return
         kernel: Any = simd_update.update if narrow else plain_update.update
         arguments = (*self._as_bytes(sums), *self._weights, *self._velocity)
         constants = (self._roles, self._factors, *self._keys, np.uint64(step), *((_NOTHING_DRAWN,) if narrow else ()))
@@ -160,11 +165,12 @@ class Updates:
     def __init__(self, updates: Sequence[Update]) -> None:
         self.updates = list(updates)
         parts = [self.updates[first : first + self.TOGETHER] for first in range(0, len(self.updates), self.TOGETHER)]
-        self._parts = [_Together(part, self.TOGETHER) for part in parts] if _COMPILED else []
+        together = _COMPILED and not any(one._on_device for one in updates)
+        self._parts = [_Together(part, self.TOGETHER) for part in parts] if together else []
 
     def __call__(self, sums: Sequence[Integers], step: int, counters: Sequence[NDArray[np.int64]]) -> None:
         """Move the weights; the arguments are those of :class:`Update`, one of each a tensor."""
-        if not _COMPILED:
+        if not self._parts:
             for update, of_update, counted in zip(self.updates, sums, counters, strict=True):
                 update(of_update, step, counted)
         first = 0

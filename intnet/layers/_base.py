@@ -18,6 +18,7 @@ from intnet.layers._quantizer import Quantizer, Seen, Shape, Step
 from intnet.layers.initial import draw
 from intnet.recipe import Recipe, Role
 from intnet.tensor import QTensor, quantize
+from intnet.tensor.qtensor import EXPONENT_MAX
 
 __all__ = ["Build", "Layer", "Parameter", "Quantizer", "Seen", "Shape", "Step", "aligned", "magnitude_bits"]
 
@@ -92,6 +93,7 @@ class Parameter:
             if role_name in self.quantizers:
                 self.quantizers[role_name].counters = row
                 self.quantizers[role_name].reset()
+        self.counters_there: Any = None  # the same on the GPU
         self.prepared: Any = None  # the optimizer's own: what it makes once for many steps
         self.master: QTensor | None = None
         self.momentum: QTensor | None = None
@@ -126,13 +128,40 @@ class Parameter:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what looks into arrays of this process; counts start anew."""
-        return {**self.__dict__, "prepared": None}
+        return {**self.__dict__, "prepared": None, "counters_there": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         for row, role_name in zip(self.counters, ("gradient", "momentum", self.stored_role), strict=True):
             if role_name in self.quantizers:
                 self.quantizers[role_name].counters = row
+
+    @property
+    def device(self) -> str:
+        """Where it lives: "cpu" or "gpu"."""
+        return "gpu" if kernels.on_device(self.value.mantissa) else "cpu"
+
+    def to(self, device: str) -> None:
+        """Move it to "cpu" or "gpu"."""
+        for part in ("value", "master", "momentum"):
+            tensor = getattr(self, part)
+            if tensor is not None:
+                setattr(self, part, tensor.to(device))
+        self.gradient = self.prepared = None
+
+    def counters_of(self, array: Any) -> Any:
+        """Return the counters of gradient, momentum and what is stored that live where an array does."""
+        if not kernels.on_device(array):
+            return self.counters
+        if self.counters_there is None:
+            self.counters_there = kernels.to_device(kernels.new_counters_of_roles())
+        return self.counters_there
+
+    def collect(self) -> None:
+        """Add what updates counted on the GPU to the counters of the quantizers."""
+        if self.counters_there is not None:
+            there, self.counters_there = kernels.to_host(self.counters_there), None
+            kernels.add_counters(self.counters.T, [there.T])
 
     @property
     def stored_role(self) -> str:
@@ -160,12 +189,15 @@ class Parameter:
         for part in ("value", "master", "momentum"):
             tensor = getattr(self, part)
             if tensor is not None:
-                arrays[f"{self.name}/{part}"] = tensor.mantissa.copy()  # updates write in place
+                mantissa = tensor.mantissa  # updates write in place
+                copied = kernels.to_host(mantissa) if kernels.on_device(mantissa) else mantissa.copy()
+                arrays[f"{self.name}/{part}"] = copied
                 arrays[f"{self.name}/{part}_exponent"] = tensor.exponent.copy()
         return arrays
 
     def load_state(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take back what :meth:`state` gave, checked."""
+        device = self.device
         for part, role in (("value", "weight"), ("master", "master"), ("momentum", "momentum")):
             key = f"{self.name}/{part}"
             needed = part != "momentum" and getattr(self, part) is not None
@@ -185,7 +217,8 @@ class Parameter:
             low, high = quantizer.format.minimum, quantizer.format.maximum
             if mantissa.size and (mantissa.min() < low or mantissa.max() > high):
                 raise InputError(f"{key} leaves its format {quantizer.format}")
-            setattr(self, part, QTensor(np.array(mantissa, order="C"), np.array(exponent), quantizer.format))
+            tensor = QTensor(np.array(mantissa, order="C"), np.array(exponent), quantizer.format)
+            setattr(self, part, tensor.to(device))
 
 
 class Layer:
@@ -241,7 +274,7 @@ class Layer:
             shift = -form.fraction_bits - have
         out = kernels.evaluate_requantized(
             linear, shift, role.rounding.code, role.overflow.code, form.word_bits, random_bits=role.random_bits,
-            seed=step.seed, stream=quantizer.stream, step=step.number, counters=quantizer.counters,
+            seed=step.seed, stream=quantizer.stream, step=step.number, counters=quantizer.counters_of(linear.operands[0]),
         )  # fmt: skip
         target = have + shift
         quantizer.count += out.size
@@ -327,6 +360,15 @@ def magnitude_bits(tensor: QTensor) -> int:
     return (form.word_bits if form is not None else 8 * tensor.mantissa.dtype.itemsize) - 1
 
 
+def _filled(mantissa: Any) -> NDArray[np.bool_]:
+    """Tell which slices of the first axis hold anything but zeros."""
+    rows = mantissa.shape[0]
+    if not kernels.on_device(mantissa):
+        return np.asarray(mantissa.reshape(rows, -1).any(axis=1))
+    layout = (rows, 1, mantissa.size // rows, 1)
+    return kernels.exponents_of_integers(mantissa, layout, 64, -EXPONENT_MAX, EXPONENT_MAX).reshape(-1) > -EXPONENT_MAX
+
+
 def aligned(tensor: QTensor, bits: int, extra: NDArray[np.int64] | None = None) -> QTensor:
     """Bring a tensor whose exponents differ along the first axis to one exponent.
 
@@ -351,7 +393,7 @@ def aligned(tensor: QTensor, bits: int, extra: NDArray[np.int64] | None = None) 
     if exponents.size == 1:
         return tensor if extra is None else QTensor.trusted(mantissa, int(exponents[0]), tensor.format)
     rows = mantissa.shape[0]
-    filled = mantissa.reshape(rows, -1).any(axis=1)
+    filled = _filled(mantissa)
     if not filled.any():
         return QTensor.trusted(mantissa, 0, None)
     present = exponents[filled]

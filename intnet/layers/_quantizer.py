@@ -78,22 +78,39 @@ class Quantizer:
         self.fails = role.overflow is Overflow.ERROR
         self._prepared: tuple[int, kernels.Requantizer] | None = None
         self.counters = kernels.new_counters()
+        self.counters_there: Any = None  # on the GPU, if it has rounded there
         self.reset()
 
     def reset(self) -> None:
         """Forget what was counted."""
+        self.counters_there = None
         self.counters[:] = kernels.new_counters()
         self.count = 0
         self.exponent: int | None = None  # the largest since the last reset
 
     def seen(self) -> Seen:
         """Return what was counted since the last reset."""
+        self.collect()
         saturated, wrapped, lost, minimum, maximum = (int(value) for value in self.counters)
         least, most = (minimum, maximum) if self.count else (None, None)
         fraction = None if self.exponent is None else -self.exponent
         return Seen(
             self.tensor, self.role_name, self.format.word_bits, fraction, least, most, saturated, wrapped, lost, self.count
         )
+
+    def counters_of(self, array: Any) -> Any:
+        """Return the counters that live where an array does."""
+        if not kernels.on_device(array):
+            return self.counters
+        if self.counters_there is None:
+            self.counters_there = kernels.to_device(kernels.new_counters())
+        return self.counters_there
+
+    def collect(self) -> None:
+        """Add what was counted on the GPU to the counters."""
+        if self.counters_there is not None:
+            kernels.add_counters(self.counters, [kernels.to_host(self.counters_there)])
+            self.counters_there = None
 
     def prepared(self, seed: int) -> kernels.Requantizer:
         """Return how numbers are rounded in training, made once."""
@@ -112,11 +129,11 @@ class Quantizer:
         if not written.size:
             return
         self.note(written.size, exponent)
-        counters = self.counters
+        counters, (least, greatest) = self.counters, kernels.extremes(written)
         counters[kernels.COUNT_LOST] += lost
         counters[kernels.COUNT_SATURATED] += saturated
-        counters[kernels.SEEN_MINIMUM] = min(counters[kernels.SEEN_MINIMUM], written.min())
-        counters[kernels.SEEN_MAXIMUM] = max(counters[kernels.SEEN_MAXIMUM], written.max())
+        counters[kernels.SEEN_MINIMUM] = min(counters[kernels.SEEN_MINIMUM], least)
+        counters[kernels.SEEN_MAXIMUM] = max(counters[kernels.SEEN_MAXIMUM], greatest)
 
     def shifts(self, exponent: int) -> tuple[int, int]:
         """Return by how much numbers of one exponent are shifted into one exponent: the least, and the greatest."""
@@ -148,7 +165,10 @@ class Quantizer:
             by_row = self._block
             if self.role.rounding is Rounding.STOCHASTIC:
                 rounding = Rounding.TIES_EVEN.code
-        counters = self.counters if step.training else None
+        counters = self.counters_of(mantissa) if step.training else None
+        apart = None  # counters of this call alone
+        if kernels.on_device(mantissa) and (self.fails or lost_apart):
+            counters = apart = kernels.to_device(kernels.new_counters())
         lost, wrapped = self.counters[kernels.COUNT_LOST], self.counters[kernels.COUNT_WRAPPED]
         if self.fails and counters is None:
             counters = kernels.new_counters()
@@ -169,6 +189,13 @@ class Quantizer:
                 mantissa, shifts, rounding, overflow, word_bits, layout=layout, random_bits=self.role.random_bits,
                 seed=step.seed, stream=self.stream, step=step.number, counters=counters,
             )  # fmt: skip
+        if apart is not None:
+            counted = kernels.to_host(apart)
+            if step.training:
+                kernels.add_counters(self.counters, [counted])
+                counters = self.counters
+            else:
+                counters, wrapped = counted, 0
         if self.fails and counters is not None and (left := int(counters[kernels.COUNT_WRAPPED] - wrapped)):
             raise InputError(
                 f"{self.tensor}: {left} of {mantissa.size} numbers do not fit into {self.format} (role {self.role_name}); "
@@ -194,7 +221,7 @@ class Quantizer:
                 f"{self.tensor}: exponents may differ along the first and last axis, got their shape {exponent.shape}"
             )
         rows = mantissa.shape[0]
-        inner = mantissa.shape[-1] if last > 1 else 1
+        inner = mantissa.shape[axes - 1] if last > 1 else 1
         layout = (rows, 1, prod(mantissa.shape[1:]) // max(1, inner), inner)
         have = exponent.reshape(first, 1, last)
         if not self._block:

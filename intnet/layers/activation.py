@@ -84,7 +84,7 @@ class LeakyReLU(Layer):
         return QTensor.trusted(moved, dy.exponent, dy.format)
 
     def _count(self, role: str, before: QTensor, after: Integers) -> None:
-        lost = int(np.count_nonzero(before.mantissa)) - int(np.count_nonzero(after))
+        lost = kernels.count_filled(before.mantissa) - kernels.count_filled(after)
         self.quantizers[role].saw(after, int(before.exponent.max()), lost=lost)
 
 
@@ -126,9 +126,11 @@ class HardTanh(Layer):
         if x.exponent.size == 1:
             y = kernels.hard_tanh(x.mantissa, max(1, _one(x.exponent.item())))
         else:
-            y = np.empty_like(x.mantissa)
+            values = kernels.to_host(x.mantissa)
+            y = np.empty_like(values)
             for chosen, limit in _limits(x.exponent):
-                y[chosen] = kernels.hard_tanh(x.mantissa[chosen], limit)
+                y[chosen] = kernels.hard_tanh(values[chosen], limit)
+            y = kernels.move_beside(y, x.mantissa)
         keeps = isinstance(x.format, BlockFloat) or not x.exponent.max() > 0
         return QTensor.trusted(y, np.minimum(x.exponent, 0), x.format if keeps else None)
 
@@ -138,9 +140,11 @@ class HardTanh(Layer):
         if x.exponent.size == 1:
             dx = kernels.hard_tanh_backward(dy.mantissa, x.mantissa, max(1, _one(x.exponent.item())))
         else:
-            dx = np.empty_like(dy.mantissa)
+            errors, values = kernels.to_host(dy.mantissa), kernels.to_host(x.mantissa)
+            dx = np.empty_like(errors)
             for chosen, limit in _limits(x.exponent):
-                dx[chosen] = kernels.hard_tanh_backward(dy.mantissa[chosen], x.mantissa[chosen], limit)
+                dx[chosen] = kernels.hard_tanh_backward(errors[chosen], values[chosen], limit)
+            dx = kernels.move_beside(dx, dy.mantissa)
         return QTensor.trusted(dx, dy.exponent, dy.format)
 
 
@@ -231,7 +235,7 @@ class _LookUp(Layer):
 
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Look up."""
-        counters = kernels.new_counters() if step.training else None
+        counters = kernels.move_beside(kernels.new_counters(), x.mantissa) if step.training else None
         if not isinstance(x.format, Fixed) or x.format != self.argument:
             rows = x.mantissa.shape[0] if x.exponent.size > 1 else 1
             shifts = (-self.argument.fraction_bits - x.exponent).reshape(-1, 1, 1)
@@ -244,8 +248,8 @@ class _LookUp(Layer):
         y = kernels.look_up(mantissa, self.table, self.argument.minimum)
         if counters is not None:
             self._y = y
-            saturated = int(counters[kernels.COUNT_SATURATED])
-            lost = int(np.count_nonzero(x.mantissa) if self._odd else y.size) - int(np.count_nonzero(y))
+            saturated = int(kernels.to_host(counters)[kernels.COUNT_SATURATED])
+            lost = (kernels.count_filled(x.mantissa) if self._odd else y.size) - kernels.count_filled(y)
             self.quantizers["activation"].saw(y, -self.result.fraction_bits, lost=lost, saturated=saturated)
         return QTensor.trusted(y, -self.result.fraction_bits, self.result)
 

@@ -152,12 +152,12 @@ class Residual(Layer):
 
     def _sum(self, a: QTensor, b: QTensor, role: str, step: Step) -> QTensor:
         """Add, and round once; 8-bit tensors with one exponent each without keeping the exact sum, with the same bits."""
-        small = a.mantissa.itemsize == b.mantissa.itemsize == 1 and a.exponent.size == b.exponent.size == 1
+        small = a.mantissa.dtype.itemsize == b.mantissa.dtype.itemsize == 1 and a.exponent.size == b.exponent.size == 1
         exponents = int(a.exponent.flat[0]), int(b.exponent.flat[0])
         base = min(exponents)
         if not small or max(exponents) - base > 20:
             return self.bring(add(a, b), role, step)
-        shape = a.mantissa.shape
+        shape = tuple(a.mantissa.shape)
         factors = np.zeros((3, shape[-1]), np.int64)
         factors[0], factors[1] = (1 << (exponent - base) for exponent in exponents)
         operands = a.mantissa.reshape(-1, shape[-1]), b.mantissa.reshape(-1, shape[-1])

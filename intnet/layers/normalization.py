@@ -89,8 +89,8 @@ class BatchNorm(Layer):
         linear, dgamma, dgamma_exponent, dbeta, dbeta_exponent = kernels.normalize_backward(
             errors.mantissa, int(errors.exponent.flat[0]), self._statistics, gamma.mantissa, gamma.exponent
         )
-        self.gamma.gradient = QTensor.trusted(dgamma, dgamma_exponent)
-        self.beta.gradient = QTensor.trusted(dbeta, dbeta_exponent)
+        self.gamma.gradient = QTensor.trusted(kernels.move_beside(dgamma, gamma.mantissa), dgamma_exponent)
+        self.beta.gradient = QTensor.trusted(kernels.move_beside(dbeta, gamma.mantissa), dbeta_exponent)
         if not self.gives_input_gradient:
             return dy
         return self.bring_map(linear, dy.mantissa.shape, "error", step)
@@ -130,6 +130,7 @@ class BatchNorm(Layer):
         if exponents.size == 1:
             linear = kernels.normalize_running(mantissa, int(exponents[0]) + drop, *running, *parameters)
             return QTensor.trusted(kernels.evaluate(linear)[0].reshape(mantissa.shape), linear.exponent)
+        mantissa = kernels.to_host(mantissa)
         out: Integers = np.empty(mantissa.shape, np.int32 if mantissa.itemsize == 1 else np.int64)
         scales = np.empty((len(mantissa),) + (1,) * (mantissa.ndim - 1), np.int64)
         for exponent in np.unique(exponents):
@@ -137,7 +138,7 @@ class BatchNorm(Layer):
             linear = kernels.normalize_running(mantissa[chosen], int(exponent) + drop, *running, *parameters)
             out[chosen] = kernels.evaluate(linear)[0].reshape(out[chosen].shape)
             scales[chosen] = linear.exponent
-        return QTensor.trusted(out, scales)
+        return QTensor.trusted(kernels.move_beside(out, x.mantissa), scales)
 
     def _aligned(self, x: QTensor) -> QTensor:
         return aligned(x, max(self.recipe.alignment, magnitude_bits(x) + 1))

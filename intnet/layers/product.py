@@ -128,17 +128,20 @@ class Product(Layer):
         """Add the biases at the exponent of the sums; where that is greater than theirs, rounded to nearest, ties to even."""
         assert self.bias is not None
         bias, groups = self.bias.value, exponent.shape[0]
-        outputs = sums.shape[-1]
+        outputs = sums.shape[sums.ndim - 1]
         rows = sums.size // outputs
         width = (self.recipe.accumulator_bits, self._saturates)
         if exponent.size == 1 and bias.exponent.size == 1:
             left_shift = int(bias.exponent.flat[0]) - int(exponent.flat[0])
+            if 0 <= left_shift <= 62 - magnitude_bits(bias) and kernels.on_device(sums):
+                moved = kernels.linear_combination([(bias.mantissa, 1, left_shift)], 1).reshape(1, outputs)
+                return int(kernels.add_bias(sums.reshape(rows, outputs), moved, rows, *width))
             if 0 <= left_shift <= 62 - magnitude_bits(bias):  # exact
                 moved = np.left_shift(bias.mantissa.astype(np.int64), left_shift).reshape(1, outputs)
                 return int(kernels.add_bias(sums.reshape(rows, outputs), moved, rows, *width))
         have = np.broadcast_to(exponent.reshape(groups, -1), (groups, outputs))
         shifts = (have - bias.exponent.reshape(-1)).reshape(groups, outputs)
-        values = np.ascontiguousarray(np.broadcast_to(bias.mantissa, (groups, outputs)))
+        values = np.ascontiguousarray(np.broadcast_to(kernels.to_host(bias.mantissa), (groups, outputs)))
         moved = kernels.requantize(
             values, shifts.reshape(groups, 1, outputs), Rounding.TIES_EVEN.code, Overflow.SATURATE.code, 63,
             layout=(groups, 1, 1, outputs),

@@ -156,10 +156,9 @@ class GlobalAvgPool(Layer):
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Give every pixel its share, rounded before it is spread."""
-        height, width, channels = self.shape
+        height, width, _ = self.shape
         share = self.bring(_divided(dy, height * width), "error", step)
-        n = share.mantissa.shape[0]
-        spread = np.ascontiguousarray(np.broadcast_to(share.mantissa[:, None, None, :], (n, height, width, channels)))
+        spread = kernels.spread(share.mantissa, (height, width))
         return QTensor.trusted(spread, share.exponent.reshape(-1, 1, 1, 1), share.format)
 
 

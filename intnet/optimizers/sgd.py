@@ -153,7 +153,8 @@ class SGD:
         updates, together = [one.update for one in prepared], prepared[0].together
         if together is None or together.updates != updates:
             together = prepared[0].together = kernels.Updates(updates)
-        together(gradients, step.number, [one.counters for one in ready])
+        counters = [one.counters_of(sums) for one, sums in zip(ready, gradients, strict=True)]
+        together(gradients, step.number, counters)
         for parameter, one in zip(ready, prepared, strict=True):
             one.follow(parameter, step)
 
@@ -171,7 +172,8 @@ class SGD:
             prepared = parameter.prepared = Prepared.of(self, parameter, key, *self._factors(parameter, rate, batch), step)
         if prepared.update is None or not step.training:
             return False
-        prepared.update(parameter.gradient.mantissa, step.number, parameter.counters)
+        gradient = parameter.gradient.mantissa
+        prepared.update(gradient, step.number, parameter.counters_of(gradient))
         prepared.follow(parameter, step)
         return True
 
@@ -185,7 +187,7 @@ class SGD:
         move = kernels.requantize(
             sums, max(0, bits + rate.shift), role.rounding.code, role.overflow.code, role.format.word_bits,
             random_bits=role.random_bits, seed=step.seed, stream=quantizer.stream, step=step.number,
-            counters=quantizer.counters if step.training else None,
+            counters=quantizer.counters_of(sums) if step.training else None,
         )  # fmt: skip
         weights, value = parameter.quantizers[parameter.stored_role], parameter.stored
         zero = np.zeros(1, np.int64)
@@ -193,13 +195,14 @@ class SGD:
         lost = weights.counters[kernels.COUNT_LOST]
         moved = kernels.requantize(
             difference.reshape(value.shape), 0, Rounding.FLOOR.code, weights.role.overflow.code, weights.format.word_bits,
-            counters=weights.counters if step.training else None,
+            counters=weights.counters_of(sums) if step.training else None,
         )  # fmt: skip
         if step.training:
             quantizer.count += sums.size
             weights.count += sums.size
             quantizer.exponent = weights.exponent = int(value.exponent.max())
-            weights.counters[kernels.COUNT_LOST] = lost + int(np.count_nonzero((move != 0) & (moved == value.mantissa)))
+            weights.collect()
+            weights.counters[kernels.COUNT_LOST] = lost + kernels.count_unmoved([move], value.mantissa, moved)
         tensor = QTensor.trusted(moved, value.exponent, value.format)
         if parameter.master is None:
             parameter.value = tensor
@@ -268,7 +271,7 @@ class Prepared:
         shifts: tuple[int, ...]
         if mu.mantissa:
             if parameter.momentum is None:
-                zeros = np.zeros(parameter.shape, quantizers[1].format.storage)
+                zeros = kernels.zeros_beside(stored.mantissa, parameter.shape, quantizers[1].format.storage)
                 parameter.momentum = QTensor.trusted(zeros, at[1], quantizers[1].format)
             velocity = parameter.momentum.mantissa
             base = min(at[1] - mu.shift, at[0], of_weight - decay.shift if decay.mantissa else at[0])
@@ -314,12 +317,11 @@ def _scaled(tensor: QTensor, factor: Factor) -> tuple[int, QTensor]:
 
 def _count_lost(quantizer: Any, before: QTensor, after: QTensor, moves: list[tuple[int, QTensor]]) -> None:
     """Count the updates that were not zero and changed nothing."""
-    moving = np.zeros(before.shape, bool)
-    for factor, tensor in moves:
-        if factor:
-            moving |= tensor.mantissa != 0
-    if np.array_equal(before.exponent, after.exponent):
-        same = before.mantissa == after.mantissa
-    else:
-        same = combine([(1, after), (-1, before)]).mantissa == 0
-    quantizer.counters[kernels.COUNT_LOST] += int(np.count_nonzero(moving & same))
+    moving = [tensor.mantissa for factor, tensor in moves if factor]
+    if not moving:
+        return
+    pair = before.mantissa, after.mantissa
+    if not np.array_equal(before.exponent, after.exponent):
+        difference = combine([(1, after), (-1, before)]).mantissa
+        pair = difference, kernels.zeros_beside(difference, difference.shape, difference.dtype)
+    quantizer.counters[kernels.COUNT_LOST] += kernels.count_unmoved(moving, *pair)

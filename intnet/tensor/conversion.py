@@ -145,6 +145,7 @@ def dequantize(tensor: QTensor) -> NDArray[np.float64]:
     """
     if not isinstance(tensor, QTensor):
         raise InputTypeError(f"dequantize takes a QTensor, got {type(tensor).__name__}")
+    tensor = tensor.to("cpu")
     if tensor.exponent.size == 1:
         return kernels.dequantize(tensor.mantissa, int(tensor.exponent.item()))
     if isinstance(tensor.format, BlockFloat):

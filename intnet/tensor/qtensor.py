@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from intnet import kernels
 from intnet.errors import InputError, InputTypeError
 from intnet.formats import BlockFloat, Fixed
 
@@ -110,6 +111,13 @@ class QTensor:
     def shape(self) -> tuple[int, ...]:
         """Shape of the mantissa."""
         return self.mantissa.shape
+
+    def to(self, device: str) -> Self:
+        """Return it with its mantissa on "cpu" or "gpu"; exponents live on the host."""
+        mantissa = self.mantissa
+        if kernels.on_device(mantissa) == (device == "gpu"):
+            return self
+        return self.trusted(kernels.move(mantissa, device), self.exponent, self.format)
 
     def exponents(self) -> NDArray[np.int64]:
         """Return the exponent of every element, with the shape of the mantissa (a read-only view where it can be)."""

@@ -4,6 +4,7 @@ Sums down columns: neighbouring threads take neighbouring columns, and each adds
 atomic. Sums along rows: a block of threads takes a row, or a part of it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,43 @@ def sum_axis(x: Any, size: int, out: Any) -> None:
     """Do what :func:`intnet.kernels.plain.reduce.sum_axis` does."""
     outer, inner = out.shape
     add_up(flat(x), outer, int(size), inner, False, flat(out))
+
+
+@kernel(*(f"{kind}[::1], int64[::1]" for kind in ("int8", "int16", "int32", "int64")))
+def _count_filled(x, found):
+    count = np.int64(0)
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        count += np.int64(x[np.uint64(i)] != 0)
+    count = block_sum(count)
+    if cuda.threadIdx.x == 0 and count > 0:
+        cuda.atomic.add(found, 0, count)
+
+
+def count_filled(x: Any) -> int:
+    """Return how many integers are not zero."""
+    found = zeros(1, np.int64)
+    _count_filled(x.size, flat(x), found)
+    return int(to_host(found)[0])
+
+
+@kernel("int8[::1], int8[::1], int16[::1], int16[::1], int64[::1]", "int8[::1], int8[::1], int8[::1], int8[::1], int64[::1]")
+def _count_unmoved(first, second, before, after, found):
+    count = np.int64(0)
+    for i in range(cuda.grid(1), before.size, cuda.gridsize(1)):
+        place = np.uint64(i)
+        moves = first[place] != 0 or second[place] != 0
+        count += np.int64(moves and before[place] == after[place])
+    count = block_sum(count)
+    if cuda.threadIdx.x == 0 and count > 0:
+        cuda.atomic.add(found, 0, count)
+
+
+def count_unmoved(moves: Sequence[Any], before: Any, after: Any) -> int:
+    """Return in how many places one of up to two moves is not zero, and nothing has changed."""
+    found = zeros(1, np.int64)
+    first, second = flat(moves[0]), flat(moves[-1])
+    _count_unmoved(before.size, first, second, flat(before), flat(after), found)
+    return int(to_host(found)[0])
 
 
 @kernel("int64[::1], int64, int64[::1], int64[::1]")
