@@ -356,7 +356,8 @@ def evaluate_requantized(
 def _lanes_of(linear: LinearMap) -> Integers:
     """Return the factors, side by side for several rows of the tensor."""
     channels = linear.factors.shape[1]
-    lanes = max(1, _LANES[linear.operands[0].dtype.itemsize] // channels) * channels
+    few = on_device(linear.operands[0])  # threads have no lanes
+    lanes = channels if few else max(1, _LANES[linear.operands[0].dtype.itemsize] // channels) * channels
     factors: Integers = np.empty((len(linear.factors), lanes), np.int32 if linear.narrow else np.int64)
     plain_linear.spread(linear.factors, factors)
     return factors
