@@ -3,18 +3,20 @@
 One dense layer without bias, ReLU on the output, one sample an iteration, in wrapping 64-bit integers: the network of the
 fraction-bitwidth and learning-rate study. A cell is one training: a learning rate, a number of fraction bits, a seed.
 Cells are independent; those that share their inputs (same seed, same fraction bits) are trained together, and groups of
-them run in parallel threads. The bits do not depend on the grouping or on the number of threads.
+them run in parallel threads. On a GPU all cells of a seed are trained together. The bits do not depend on the grouping, on
+the number of threads or on the device.
 
 The rule of one iteration is written out in :func:`intnet.kernels.plain.train_online`.
 """
 
+import functools
 import itertools
 import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +31,7 @@ SHIFT_MAX = 62
 
 _GROUP_LANES = 160  # outputs trained together: enough for the vectors to be full and the samples' data to be shared
 _CHUNK = 2**14  # iterations between two looks at whether to stop
+_LAUNCH_BYTES = 2**30  # what the cells trained together on a GPU may take of its memory, and of the host's
 
 
 class Cell(NamedTuple):
@@ -145,6 +148,12 @@ class _Packed:
     values: NDArray[np.float64]
     weights: NDArray[np.int64]
 
+    @functools.cached_property
+    def on_gpu(self) -> "_Packed":
+        """The same with the samples on the GPU, copied there once."""
+        names = ("starts", "columns", "codes", "labels")
+        return replace(self, **{name: kernels.to_device(getattr(self, name)) for name in names})
+
 
 def _pack(problem: OnlineProblem, iterations: int) -> _Packed:
     used = min(len(problem.labels), iterations)
@@ -194,6 +203,7 @@ def train_cells(
     iterations: int,
     *,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> Iterator[list[CellResult]]:
     """Train every cell and yield the results as they come, a few cells at a time, in no particular order.
 
@@ -206,6 +216,10 @@ def train_cells(
         Samples presented to each cell.
     threads : int, optional
         How many groups of cells are trained at the same time; by default one a processor core. The results are the same.
+        A GPU has no use for it.
+    device : {"cpu", "gpu", "auto"}
+        Where to train; "auto" is a GPU where there is one that can be used. The results are the same. On a GPU the cells
+        of a seed come together, or in pieces where they would take more than 1 GiB.
 
     Yields
     ------
@@ -214,7 +228,8 @@ def train_cells(
     Raises
     ------
     InputError
-        If a cell, `iterations` or `threads` is outside what is allowed.
+        If a cell, `iterations`, `threads` or `device` is outside what is allowed; DeviceError, which tells what is missing,
+        if a GPU is asked for and none can be used, or it has no memory left.
     """
     cells = [_as_cell(cell) for cell in cells]
     iterations = _integer("iterations", iterations)
@@ -223,7 +238,9 @@ def train_cells(
     threads = available_cores() if threads is None else _integer("threads", threads)
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
-    return _train(problem_of_seed, cells, iterations, threads)
+    device = kernels.resolve_device(device)
+    # A GPU takes one launch after the other. A thread is for it alone, as meanwhile this one makes the next seed's problem.
+    return _train(problem_of_seed, cells, iterations, 1 if device == "gpu" else threads, device)
 
 
 def available_cores() -> int:
@@ -232,16 +249,16 @@ def available_cores() -> int:
 
 
 def _train(
-    problem_of_seed: Callable[[int], OnlineProblem], cells: list[Cell], iterations: int, threads: int
+    problem_of_seed: Callable[[int], OnlineProblem], cells: list[Cell], iterations: int, threads: int, device: str
 ) -> Iterator[list[CellResult]]:
     stop = threading.Event()
-    groups = _groups(problem_of_seed, cells, iterations, threads)
+    groups = _groups(problem_of_seed, cells, iterations, threads, device)
     running: set[Future[list[CellResult]]] = set()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="intnet")
     try:
         while True:
             for problem, group in itertools.islice(groups, 2 * threads - len(running)):
-                running.add(executor.submit(_train_group, problem, group, iterations, stop))
+                running.add(executor.submit(_train_group, problem, group, iterations, device, stop))
             if not running:
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -253,46 +270,65 @@ def _train(
 
 
 def _groups(
-    problem_of_seed: Callable[[int], OnlineProblem], cells: list[Cell], iterations: int, threads: int
+    problem_of_seed: Callable[[int], OnlineProblem], cells: list[Cell], iterations: int, threads: int, device: str
 ) -> Iterator[tuple[_Packed, list[Cell]]]:
     """Yield cells that share their inputs, with those inputs; seed after seed, so that few problems are in memory."""
     # Cells with many fraction bits learn longest before they die, if ever: first, so that no thread ends alone with them.
     by_seed = sorted(cells, key=lambda cell: (cell.seed, -cell.fraction_bits, cell.lr_shift))
     for seed, of_seed in itertools.groupby(by_seed, key=lambda cell: cell.seed):
         problem = _pack(problem_of_seed(seed), iterations)
-        size = max(1, _GROUP_LANES // problem.weights.shape[0])
-        if len(cells) < 2 * threads * size:  # few cells: rather keep every thread busy
-            size = max(1, len(cells) // (2 * threads))
-        for _, sharing in itertools.groupby(of_seed, key=lambda cell: cell.fraction_bits):
-            together = list(sharing)
+        if device == "gpu":
+            size = max(1, _LAUNCH_BYTES // _bytes_of_cell(problem, iterations))
+            sharing = [list(of_seed)]
+        else:
+            size = max(1, _GROUP_LANES // problem.weights.shape[0])
+            if len(cells) < 2 * threads * size:  # few cells: rather keep every thread busy
+                size = max(1, len(cells) // (2 * threads))
+            sharing = [list(group) for _, group in itertools.groupby(of_seed, key=lambda cell: cell.fraction_bits)]
+        for together in sharing:
             yield from ((problem, together[i : i + size]) for i in range(0, len(together), size))
 
 
-def _train_group(problem: _Packed, cells: list[Cell], iterations: int, stop: threading.Event) -> list[CellResult]:
-    fraction_bits = cells[0].fraction_bits
-    levels = kernels.quantize_nearest(problem.values, fraction_bits)
-    lr_shifts = np.array([cell.lr_shift for cell in cells], np.int64)
-    weights = np.repeat(problem.weights[np.newaxis], len(cells), axis=0)
+def _bytes_of_cell(problem: _Packed, iterations: int) -> int:
+    """Return what a cell takes at most, on the host or on a GPU: hits, weights, totals, its kind, rate and state."""
+    return iterations + 8 * (problem.weights.size + kernels.TOTALS + 3)
+
+
+def _train_group(problem: _Packed, cells: list[Cell], iterations: int, device: str, stop: threading.Event) -> list[CellResult]:
+    bits = list(dict.fromkeys(cell.fraction_bits for cell in cells))
+    data = problem.on_gpu if device == "gpu" else problem
+    levels, fraction_bits, kinds, lr_shifts, weights, totals = (
+        kernels.move(array, device)
+        for array in (
+            np.stack([kernels.quantize_nearest(problem.values, f) for f in bits]),
+            np.array(bits, np.int64),
+            np.array([bits.index(cell.fraction_bits) for cell in cells], np.int64),
+            np.array([cell.lr_shift for cell in cells], np.int64),
+            np.repeat(problem.weights[np.newaxis], len(cells), axis=0),
+            np.zeros((len(cells), kernels.TOTALS), np.int64),
+        )
+    )
     hits = np.zeros((len(cells), iterations), np.uint8)
-    totals = np.zeros((len(cells), kernels.TOTALS), np.int64)
     for first in range(0, iterations, _CHUNK):
         if stop.is_set():
             return []
-        chunk = np.zeros((len(cells), min(_CHUNK, iterations - first)), np.uint8)
-        kernels.train_online(
-            problem.starts,
-            problem.columns,
-            problem.codes,
-            problem.labels,
+        chunk = kernels.empty_beside(weights, (len(cells), min(_CHUNK, iterations - first)), np.uint8)
+        kernels.train_online_kinds(
+            data.starts,
+            data.columns,
+            data.codes,
+            data.labels,
             levels,
             fraction_bits,
+            kinds,
             lr_shifts,
             first,
             weights,
             chunk,
             totals,
         )
-        hits[:, first : first + _CHUNK] = chunk
+        hits[:, first : first + _CHUNK] = kernels.to_host(chunk)
+    weights, totals = kernels.to_host(weights), kernels.to_host(totals)
     return [
         CellResult(
             cell=cell,

@@ -78,7 +78,15 @@ def study(made, tmp_path):
 def test_help_teaches():
     run = grid("--help")
     assert (run.returncode, run.stderr) == (0, "")
-    for part in ("cliffs.png", "--fraction-bits", "half-open", "2^-shift", "Exit codes", "python experiments/grid.py --"):
+    for part in (
+        "cliffs.png",
+        "--fraction-bits",
+        "half-open",
+        "2^-shift",
+        "Exit codes",
+        "python experiments/grid.py --",
+        "--device",
+    ):
         assert part in run.stdout
 
 
@@ -235,6 +243,7 @@ def test_interrupted_in_the_middle_of_an_import(module, study):
         (["--iterations", "1e4"], ["--iterations", "'1e4'", "integer"]),
         (["--threads", "0"], ["--threads", "'0'", "1..1024"]),
         (["--threads", str(10**30)], ["--threads", "1..1024"]),
+        (["--device", "nonsense"], ["--device", "'nonsense'", "cpu", "gpu", "auto"]),
         (["--seeds", "0"], ["--seeds", "'0'", "1..4194304"]),
         (["--seed", "x"], ["--seed", "'x'", "integer"]),
         (["--out", ""], ["--out", "''", "path of a folder"]),
@@ -266,6 +275,23 @@ def test_another_study_in_the_folder(arguments, parts, study):
     before = contents(study)
     check_refusal(grid("--out", study, *SMALL, *arguments), *parts)
     assert contents(study) == before
+
+
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "NUMBA_ENABLE_CUDASIM": "0"}
+
+
+def test_a_gpu_that_is_not_there(study, tmp_path):
+    before = contents(study)
+    check_refusal(grid("--out", study, *SMALL, "--seeds", "2", "--fresh", "--device", "gpu", **NO_GPU), "no GPU can be used")
+    assert contents(study) == before
+    check_refusal(grid("--out", tmp_path / "new", *SMALL, "--device", "gpu", **NO_GPU), 'use device="cpu"')
+    assert not (tmp_path / "new").exists()
+
+
+def test_auto_without_a_gpu_is_the_cpu(made, tmp_path):
+    assert grid("--out", tmp_path, *SMALL, "--quiet", "--device", "auto", **NO_GPU).returncode == 0
+    for name in ("grid.csv", "config.json"):
+        assert (tmp_path / name).read_bytes() == (made[0] / name).read_bytes()
 
 
 @pytest.mark.parametrize("below", ["grid.csv", "grid.csv/below", "x" * 300], ids=lambda text: text[:20])

@@ -3,6 +3,8 @@
 Nothing outside this folder knows which one ran.
 """
 
+import itertools
+
 import numba
 import numpy as np
 
@@ -51,7 +53,17 @@ from intnet.kernels.normalization import (
     shift_to_fit,
     update_running,
 )
-from intnet.kernels.place import DEVICES, move, move_beside, on_device, resolve_device, to_device, to_host, zeros_beside
+from intnet.kernels.place import (
+    DEVICES,
+    empty_beside,
+    move,
+    move_beside,
+    on_device,
+    resolve_device,
+    to_device,
+    to_host,
+    zeros_beside,
+)
 from intnet.kernels.plain import (
     COUNT_LOST,
     COUNT_SATURATED,
@@ -120,6 +132,7 @@ __all__ = [
     "dequantize",
     "draw_augmentation",
     "dropout",
+    "empty_beside",
     "evaluate",
     "evaluate_requantized",
     "exponents_of",
@@ -173,6 +186,7 @@ __all__ = [
     "to_device",
     "to_host",
     "train_online",
+    "train_online_kinds",
     "update_running",
     "zeros_beside",
 ]
@@ -191,3 +205,31 @@ def train_online(starts, columns, codes, labels, levels, fraction_bits, lr_shift
     for cell in np.flatnonzero(finished == 0):
         one = slice(cell, cell + 1)
         plain.train_online(*data, lr_shifts[one], first_iteration, weights[one], hits[one], totals[one])
+
+
+def train_online_kinds(
+    starts, columns, codes, labels, levels, fraction_bits, kinds, lr_shifts, first_iteration, weights, hits, totals
+):
+    """Train cells of different fraction bits: on a GPU all of them in one launch or two.
+
+    Parameters
+    ----------
+    levels : (number of kinds, number of codes) int64
+        The integers that the codes stand for, for each kind of cell.
+    fraction_bits : (number of kinds,) int64
+    kinds : (cells,) int64
+        Which kind each cell is of.
+    starts, columns, codes, labels, lr_shifts, first_iteration, weights, hits, totals : as in `train_online`
+        A column stands once in a sample at most.
+    """
+    if on_device(weights):
+        from intnet.kernels.cuda import online
+
+        data = (starts, columns, codes, labels, levels, fraction_bits, kinds, lr_shifts, first_iteration)
+        online.train_online_kinds(*data, weights, hits, totals)
+        return
+    changes = np.flatnonzero(np.diff(kinds)) + 1  # neighbours of one kind are trained together
+    for begin, end in itertools.pairwise([0, *changes, len(kinds)] if len(kinds) else []):
+        kind, some = kinds[begin], slice(begin, end)
+        data = (starts, columns, codes, labels, levels[kind], fraction_bits[kind], lr_shifts[some], first_iteration)
+        train_online(*data, weights[some], hits[some], totals[some])

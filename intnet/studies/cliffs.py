@@ -121,6 +121,7 @@ def run_grid(
     load: Callable[[], Dataset],
     *,
     threads: int | None = None,
+    device: str = "cpu",
     progress: Callable[[int], object] = lambda cells: None,  # noqa: ARG005
 ) -> int:
     """Train the cells of `spec` that `store` lacks and store each as it is finished.
@@ -133,9 +134,10 @@ def run_grid(
     load : function
         Gives the data set; not called when nothing is missing.
     threads : int, optional
-        See :func:`intnet.online.train_cells`.
+    device : {"cpu", "gpu", "auto"}
+        See :func:`intnet.online.train_cells`. What is stored is the same, so a folder may be filled on both.
     progress : function of an int, optional
-        Told how many more cells have been stored.
+        Told how many more cells have been stored: on a GPU launch by launch, which may be all cells of a seed.
 
     Returns
     -------
@@ -146,6 +148,8 @@ def run_grid(
     ------
     StudyError
         If the data differ from those the stored cells were trained on, or storing fails.
+    InputError
+        If `threads` or `device` is refused; DeviceError if a GPU is asked for and none can be used. Nothing is stored then.
     """
     missing = store.missing(spec.cells())
     if not missing:
@@ -154,6 +158,10 @@ def run_grid(
     facts = {"checksum": data.checksum, "classes": data.classes, "samples": len(data.labels)}
     if data.name != spec.dataset:
         raise StudyError(f"the grid is of {spec.dataset}, but the data are {data.name}; give the data set that the grid names")
+    # Before anything is noted, as it refuses a device that cannot be used; it trains only when its results are asked for.
+    trained = train_cells(
+        lambda seed: cliff_problem(data, seed, spec.iterations), missing, spec.iterations, threads=threads, device=device
+    )
     known = store.note("data")
     if known is None:
         store.set_note("data", facts)
@@ -162,9 +170,7 @@ def run_grid(
             f"{store.folder} was made from other {data.name} data (checksum {str(known.get('checksum'))[:12]}, "
             f"now {data.checksum[:12]}); choose another --out, or set the old one aside with --fresh"
         )
-    for results in train_cells(
-        lambda seed: cliff_problem(data, seed, spec.iterations), missing, spec.iterations, threads=threads
-    ):
+    for results in trained:
         store.add([_row(result) for result in results])
         progress(len(results))
     return len(missing)
