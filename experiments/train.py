@@ -114,6 +114,7 @@ def parse() -> argparse.Namespace:
         metavar="DIR",
         help="folder of the data set's files; DIR and DIR/DATASET are searched",
     )
+    add("--device", choices=("cpu", "gpu", "auto"), default="cpu", help="where to train: the bits are the same (default: cpu)")
     add("--threads", type=integer(range(1, 1025)), metavar="N", help="the bits are the same (default: all cores)")
     add(
         "--out",
@@ -144,7 +145,7 @@ def main(arguments: argparse.Namespace) -> None:
         rate=arguments.rate if arguments.lr_shift is None else f"2^{-arguments.lr_shift}",
         augmentation=arguments.augment,
     )
-    ready = training.prepare(spec, arguments.data_dir)
+    ready = training.prepare(spec, arguments.data_dir, arguments.device)
     if arguments.fresh and (aside := training.set_aside(arguments.out)) and not arguments.quiet:
         print(f"The old results are in {aside}", flush=True)
     with training.opened(ready, arguments.out) as folder:

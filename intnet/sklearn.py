@@ -94,6 +94,8 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         holds the training data.
     random_state : int, RandomState or None
         Of the initial weights, the order of the samples and stochastic rounding. An int is the seed of the network itself.
+    device : {"cpu", "gpu", "auto"}
+        Where to train. The bits are the same; predictions are made on the CPU.
 
     Attributes
     ----------
@@ -158,6 +160,7 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         n_iter_no_change: int | None = 10,
         standardize: bool = True,
         random_state: Any = None,
+        device: str = "cpu",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.recipe = recipe
@@ -181,6 +184,7 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.n_iter_no_change = n_iter_no_change
         self.standardize = standardize
         self.random_state = random_state
+        self.device = device
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train from the start.
@@ -220,7 +224,7 @@ class IntegerMLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         form = _input_format(recipe, scaled)
         values = quantize(scaled, form, "ties_even", "saturate")
         inputs = ArrayInputs(values, labels, len(classes))
-        trainer = Trainer(trained, optimizer, inputs, epochs=self.max_iter, batch=self.batch_size)
+        trainer = Trainer(trained, optimizer, inputs, epochs=self.max_iter, batch=self.batch_size, device=self.device)
         self._run(trainer)
 
         self.classes_, self.recipe_ = classes, recipe

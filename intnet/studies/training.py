@@ -156,7 +156,7 @@ class Training:
     config: dict[str, Any]
 
 
-def prepare(spec: TrainingSpec, data_dir: Path | str | None = None) -> Training:
+def prepare(spec: TrainingSpec, data_dir: Path | str | None = None, device: str = "cpu") -> Training:
     """Load the data, build the network and check everything that can be checked before training.
 
     Parameters
@@ -164,6 +164,8 @@ def prepare(spec: TrainingSpec, data_dir: Path | str | None = None) -> Training:
     spec : TrainingSpec
     data_dir : path, optional
         Where the data set's files are, see :func:`intnet.datasets.load`.
+    device : {"cpu", "gpu", "auto"}
+        Where to train; no part of the training, as the bits are the same.
 
     Raises
     ------
@@ -187,6 +189,7 @@ def prepare(spec: TrainingSpec, data_dir: Path | str | None = None) -> Training:
         epochs=chosen.epochs,
         batch=chosen.batch,
         augmentation=chosen.augmentation,
+        device=device,
     )
     config = {
         "dataset": {"name": spec.dataset, "train_checksum": train.checksum, "test_checksum": test.checksum},

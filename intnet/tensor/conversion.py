@@ -167,10 +167,12 @@ def requantize(
     *,
     random_bits: int = 32,
     counters: Counters | None = None,
+    device: str = "cpu",
 ) -> QTensor:
     """Bring a tensor into another format, without any float on the way.
 
-    Parameters and errors are those of :func:`quantize`. The result is the exact value, rounded once.
+    Parameters and errors are those of :func:`quantize`. The result is the exact value, rounded once. With `device` "gpu" (or
+    "auto", where there is one) it is rounded there, to the same bits; the tensor crosses to it and back.
 
     Examples
     --------
@@ -179,10 +181,12 @@ def requantize(
     """
     if not isinstance(tensor, QTensor):
         raise InputTypeError(f"requantize takes a QTensor, got {type(tensor).__name__}; use quantize for floats")
+    device = kernels.resolve_device(device)
     form = _as_format(format)
     rounding, overflow = _as_modes(rounding, overflow, random_bits)
     sequence_words(seed, stream, step)
     _check_counters(counters)
+    tensor = tensor.to("cpu")
     mantissa = np.asarray(tensor.mantissa, order="C")
     if isinstance(form, Fixed):
         exponent = _shared(-form.fraction_bits, mantissa.ndim)
@@ -190,9 +194,9 @@ def requantize(
     else:
         exponent, signed = _block_exponents(tensor, form), True
     shifts, layout = _shifts(tensor, exponent, form)
-    counted = kernels.new_counters()
+    there = kernels.move(kernels.new_counters(), device)
     out = kernels.requantize(
-        mantissa,
+        kernels.move(mantissa, device),
         shifts,
         rounding.code,
         overflow.code,
@@ -203,10 +207,10 @@ def requantize(
         seed=seed,
         stream=stream,
         step=step,
-        counters=counted,
+        counters=there,
     )
-    _finish(overflow, counted, counters, mantissa.size, form)
-    return QTensor(out, exponent, form)
+    _finish(overflow, kernels.to_host(there), counters, mantissa.size, form)
+    return QTensor(kernels.to_host(out), exponent, form)
 
 
 def _shifts(tensor: QTensor, exponent: NDArray[np.int64], form: Fixed | BlockFloat) -> tuple[Any, tuple[int, ...] | None]:

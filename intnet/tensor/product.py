@@ -12,8 +12,9 @@ from intnet.tensor.qtensor import Integers, QTensor, as_integers
 
 
 def matmul(
-    a: QTensor | ArrayLike, b: QTensor | ArrayLike, accumulator_bits: int | None = None, overflow: Overflow | str = "error"
-) -> Any:
+    a: QTensor | ArrayLike, b: QTensor | ArrayLike, accumulator_bits: int | None = None, overflow: Overflow | str = "error",
+    *, device: str = "cpu",
+) -> Any:  # fmt: skip
     """Multiply matrices exactly; every whole sum then goes into an accumulator.
 
     Parameters
@@ -25,6 +26,8 @@ def matmul(
         Width of the accumulator. By default 32 where the types prove that every sum fits, else 64.
     overflow : {"error", "wrap", "saturate"}
         What becomes of a sum outside the accumulator. Only the whole sum counts, so the result depends on no order.
+    device : {"cpu", "gpu", "auto"}
+        Where to multiply: operands and result cross to a GPU and back. The bits are the same.
 
     Returns
     -------
@@ -44,7 +47,7 @@ def matmul(
     >>> matmul(np.array([[1, 2]], np.int8), np.array([[3], [-4]], np.int8))
     array([[-5]], dtype=int32)
     """
-    mode = Overflow.parse(overflow)
+    mode, device = Overflow.parse(overflow), kernels.resolve_device(device)
     if mode is Overflow.SATURATE_SYMMETRIC:
         raise InputError("an accumulator wraps, saturates or is an error, got 'saturate_symmetric'; requantize afterwards")
     if isinstance(a, QTensor) != isinstance(b, QTensor):
@@ -53,11 +56,11 @@ def matmul(
         _check_shapes(a.shape, b.shape)
         left, left_exponent = _aligned(a, 1)
         right, right_exponent = _aligned(b, 0)
-        sums = _product(left, right, accumulator_bits, mode)
+        sums = _product(left, right, accumulator_bits, mode, device)
         return QTensor(sums, left_exponent + right_exponent, None)
     left, right = as_integers("a", a), as_integers("b", b)  # type: ignore[arg-type]
     _check_shapes(left.shape, right.shape)
-    return _product(left, right, accumulator_bits, mode)
+    return _product(left, right, accumulator_bits, mode, device)
 
 
 def _check_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> None:
@@ -65,7 +68,7 @@ def _check_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> None:
         raise InputError(f"matmul takes shapes (m, k) and (k, n), got {a} and {b}")
 
 
-def _product(a: Integers, b: Integers, accumulator_bits: int | None, overflow: Overflow) -> Integers:
+def _product(a: Integers, b: Integers, accumulator_bits: int | None, overflow: Overflow, device: str) -> Integers:
     if accumulator_bits is not None:
         whole = isinstance(accumulator_bits, (int, np.integer)) and not isinstance(accumulator_bits, bool)
         if not whole or not 2 <= accumulator_bits <= 64:
@@ -73,8 +76,8 @@ def _product(a: Integers, b: Integers, accumulator_bits: int | None, overflow: O
         accumulator_bits = int(accumulator_bits)
     (a, a_transposed), (b, b_transposed) = _in_memory(a), _in_memory(b)
     sums, left = kernels.multiply(
-        a,
-        b,
+        kernels.move(a, device),
+        kernels.move(b, device),
         a_transposed=a_transposed,
         b_transposed=b_transposed,
         accumulator_bits=accumulator_bits,
@@ -86,7 +89,7 @@ def _product(a: Integers, b: Integers, accumulator_bits: int | None, overflow: O
             f"{left} of {sums.size} sums leave the accumulator of {width} bits; give it more bits (2..64), use smaller "
             "operands, or overflow 'wrap' or 'saturate'"
         )
-    return sums
+    return kernels.to_host(sums)
 
 
 def _in_memory(matrix: Integers) -> tuple[Integers, bool]:

@@ -130,10 +130,9 @@ def requantize(
         out = empty(values.shape, kind)
     if values.size:
         data, made = values.reshape(-1), out.reshape(-1)
-        requantization.requantize(
-            data, data.dtype.itemsize, made, made.dtype.itemsize, 0, values.size, shifts, length or values.size, mode, *word,
-            sequence, first_index, random_bits, counters,
-        )  # fmt: skip
+        tensors = data, data.dtype.itemsize, made, made.dtype.itemsize, 0, values.size
+        how: tuple[Any, ...] = (length or values.size, mode, *word, sequence, first_index, random_bits, counters)
+        requantization.requantize(*tensors, shifts, *how)
     return out
 
 
@@ -231,9 +230,8 @@ def gather_augmented(
     """See :func:`intnet.kernels.gather_augmented`; `moved` are tops, lefts and flips."""
     out = empty((len(rows), codes.shape[1]), table.dtype)
     there = [to_device(one) for one in (rows, *moved)]
-    images.gather_augmented(
-        codes, there[0], shape, constant(table).reshape(-1), len(table), *there[1:], padding, fill_code, out
-    )
+    taken: tuple[Any, ...] = (constant(table).reshape(-1), len(table), *there[1:], padding, fill_code, out)
+    images.gather_augmented(codes, there[0], shape, *taken)
     return out
 
 
@@ -285,10 +283,8 @@ def evaluate_requantized(
 ) -> Any:  # fmt: skip
     """Compute a linear map, rounded at once."""
     out = empty(shape, kind)
-    linear.multiply_add_requantize(
-        a, b, to_device(factors), 0, out.size, shift, mode, *word, sequence, random_bits, None, None, out.reshape(-1), None,
-        counters,
-    )  # fmt: skip
+    how: tuple[Any, ...] = (shift, mode, *word, sequence, random_bits, None, None, out.reshape(-1), None, counters)
+    linear.multiply_add_requantize(a, b, to_device(factors), 0, out.size, *how)
     return out
 
 
@@ -299,10 +295,9 @@ def update(
     """Move weights, and their momentum unless `velocity` is None."""
     sums = sums.reshape(-1)
     width = 0 if velocity is None else velocity.dtype.itemsize
-    updates.update(
-        sums, sums.dtype.itemsize, weights, weights.dtype.itemsize, weights if velocity is None else velocity, width, 0,
-        weights.size, constant(roles), constant(factors), *keys, np.uint64(step), counters, narrow,
-    )  # fmt: skip
+    tensors = sums, sums.dtype.itemsize, weights, weights.dtype.itemsize, weights if velocity is None else velocity, width
+    how: tuple[Any, ...] = (constant(roles), constant(factors), *keys, np.uint64(step), counters, narrow)
+    updates.update(*tensors, 0, weights.size, *how)
 
 
 def sequence_of(mode: int, seed: int, stream: int, step: int) -> Any:
