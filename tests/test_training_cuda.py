@@ -11,6 +11,7 @@ import pytest
 
 from intnet import kernels, layers, matmul, quantize, requantize
 from intnet.errors import DeviceError, InputError
+from intnet.formats import BlockFloat
 from intnet.inputs import Augmentation, Encoder, Inputs
 from intnet.kernels.cuda import _driver
 from intnet.models import make_model
@@ -151,7 +152,7 @@ def test_functions_of_tensors():
     a, b = random.integers(-128, 128, (3, 9)).astype(np.int8), random.integers(-128, 128, (9, 5)).astype(np.int8)
     assert matmul(a, b, device="gpu").tolist() == matmul(a, b).tolist()
     tensor = quantize(random.normal(size=(4, 6)), "fxp-s16/12")
-    for form in ("fxp-s8/4", "bfp8-row"):
+    for form in ("fxp-s8/4", BlockFloat(8, "row")):
         here, there = (requantize(tensor, form, "stochastic", seed=3, device=device) for device in ("cpu", "gpu"))
         assert there.mantissa.tolist() == here.mantissa.tolist()
         assert there.exponent.tolist() == here.exponent.tolist()
