@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intnet import kernels
-from intnet.errors import InputError, InputTypeError
+from intnet.errors import DeviceError, InputError, InputTypeError
 from intnet.layers import Build, Layer, Parameter, Quantizer, Seen, Sequential, Step
 from intnet.layers.product import Product
 from intnet.losses import Loss, make_loss
@@ -55,6 +55,7 @@ class Network:
         if not lengths or not all(isinstance(one, (int, np.integer)) and one >= 1 for one in lengths):
             raise InputError(f"a sample needs a shape of positive lengths, got {shape!r}")
         self.shape = tuple(int(length) for length in lengths)
+        self._device = "cpu"
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
             raise InputError(f"seed must be an integer in 0..2**64 - 1, got {seed!r}")
         self.seed = int(seed)
@@ -108,7 +109,8 @@ class Network:
             raise InputError(f"the network takes samples of shape {self.shape}, got {x.mantissa.shape[1:]}")
         if step is None:
             step = Step(seed=self.seed)
-        x = x.to(self.device)
+        if self._device != "cpu" or kernels.on_device(x.mantissa):
+            x = x.to(self._device)
         if not step.training:
             return self.layers.forward(x, step)
         self._awaited = None  # a pass that fails leaves layers that do not belong together
@@ -139,14 +141,16 @@ class Network:
             raise InputError(
                 f"the last forward pass in training had outputs of shape {self._awaited}, got errors of shape {dy.shape}"
             )
-        self.layers.backward(dy.to(self.device), step)
+        if self._device != "cpu" or kernels.on_device(dy.mantissa):
+            dy = dy.to(self._device)
+        self.layers.backward(dy, step)
 
     # Where it lives
 
     @property
     def device(self) -> str:
         """Where its parameters live, and so where it computes: "cpu" or "gpu"."""
-        return self.parameters[0].device if self.parameters else "cpu"
+        return self._device
 
     def to(self, device: str) -> Self:
         """Move the parameters to "cpu", "gpu" or "auto" (a GPU where there is one), and return the network.
@@ -158,10 +162,18 @@ class Network:
         InputError
             If there is no such device, or none that can be used (DeviceError).
         """
-        device = kernels.resolve_device(device)
-        for parameter in self.parameters:
+        device, parameters = kernels.resolve_device(device), self.parameters
+        for parameter in parameters:
             parameter.collect()
-            parameter.to(device)
+        try:
+            for parameter in parameters:
+                parameter.to(device)
+        except DeviceError:  # it has no room for all
+            for parameter in parameters:
+                parameter.to("cpu")
+            self._device = "cpu"
+            raise
+        self._device = device
         for quantizer in self.quantizers():
             quantizer.collect()
         return self

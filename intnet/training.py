@@ -178,7 +178,9 @@ class Trainer:
         done = 0
         for number, rows in enumerate(self._batches(order)):
             step = Step(self.epoch * self.steps_per_epoch + number, self.seed, True)
-            made = self.step(rows, rate, step).to("cpu")
+            made = self.step(rows, rate, step)
+            if self.network.device != "cpu":
+                made = made.to("cpu")
             np.multiply(made.mantissa, np.ldexp(1.0, made.exponent), out=outputs[done : done + len(rows)])
             done += len(rows)
             if progress is not None:
