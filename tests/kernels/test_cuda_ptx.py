@@ -59,7 +59,7 @@ def cases():
 @pytest.mark.parametrize(("function", "signature", "tiled"), list(cases()))
 def test_no_floating_point(function, signature, tiled):
     for capability in (OLDEST, NEWER) if tiled else (OLDEST,):
-        ptx = compiled(function, signature, capability)
+        ptx = compiled(function, f"void({signature})", capability)
         assert ".entry" in ptx
         assert set(FLOATING.findall(ptx)) == set()
         if tiled:
