@@ -11,10 +11,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
-# what also runs as plain Python and in the CUDA simulator
+# what also runs as plain Python, and what also runs in the simulator of a GPU, where kernels for the CPU are as in `unit`
 PLAIN := tests/test_arithmetic.py tests/test_rounding.py tests/test_random.py tests/kernels
+CUDASIM := tests/test_arithmetic.py tests/test_rounding.py tests/test_random.py \
+  $(wildcard tests/test_online_cuda.py tests/test_training_cuda.py tests/kernels/test_cuda_*.py)
 
-.PHONY: help grid test lint types unit unit-nojit unit-cudasim notebooks benchmark format clean
+.PHONY: help grid test lint types unit unit-nojit unit-cudasim notebooks benchmark benchmark-gpu format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -50,8 +52,8 @@ unit: $(VENV)/.installed-dev ## all tests, compiled
 unit-nojit: $(VENV)/.installed-dev ## arithmetic and kernels as plain Python
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PLAIN)
 
-unit-cudasim: $(VENV)/.installed-dev ## arithmetic and kernels in the CUDA simulator
-	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest $(PLAIN)
+unit-cudasim: $(VENV)/.installed-dev ## arithmetic and GPU kernels in the CUDA simulator
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest $(CUDASIM)
 
 notebooks: $(VENV)/.installed-dev ## run every notebook
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
@@ -62,6 +64,9 @@ benchmark: $(VENV)/.installed-dev ## the grid against a NumPy loop, products aga
 	$(BIN)/python benchmarks/convolution.py
 	$(BIN)/python benchmarks/requantize.py
 	$(BIN)/python benchmarks/training.py $(ARGS)
+
+benchmark-gpu: $(VENV)/.installed-dev ## on a machine with a GPU: its bits against the CPU's, its times against its floors
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 format: $(VENV)/.installed-dev ## let ruff rewrite
 	$(BIN)/ruff check --fix
