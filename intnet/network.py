@@ -163,6 +163,9 @@ class Network:
             If there is no such device, or none that can be used (DeviceError).
         """
         device, parameters = kernels.resolve_device(device), self.parameters
+        self._awaited = None  # what layers keep for a backward pass stays behind
+        for layer in self.layers.walk():
+            layer.forget()
         for parameter in parameters:
             parameter.collect()
         try:
@@ -177,6 +180,12 @@ class Network:
         for quantizer in self.quantizers():
             quantizer.collect()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to be copied or pickled from a GPU."""
+        if self._device != "cpu":
+            raise InputError("this network lives on a GPU; move it back with network.to('cpu') to copy or pickle it")
+        return self.__dict__
 
     # Telemetry
 

@@ -20,3 +20,25 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("$INTNET_DATA names no folder with the real data sets")
     return Path(folder)
+
+
+_EARLY = "test_no_kernel_holds_a_floating_point_instruction"
+_begun = []
+
+
+def pytest_collection_modifyitems(items):
+    """Ask last for what takes longest: it is begun first, and runs beside the other tests."""
+    items.sort(key=lambda item: item.name == _EARLY)
+
+
+def pytest_collection_finish(session):
+    """Begin it, if it was selected."""
+    for item in session.items:
+        if item.name == _EARLY and not session.config.option.collectonly and (early := item.module.begin_early()):
+            _begun.append(early)
+
+
+def pytest_sessionfinish():
+    """End it, if nobody waited for it."""
+    for early in _begun:
+        early.end()

@@ -1,5 +1,6 @@
 """Whole trainings on a GPU: the same weights, losses, predictions and telemetry as on the CPU, and nothing large crosses."""
 
+import copy
 import subprocess
 import sys
 import warnings
@@ -124,10 +125,15 @@ def test_a_training_goes_on_elsewhere():
     begun = Trainer(part.network, part.optimizer, part.train, epochs=2, batch=2)
     assert part.network.device == "gpu"
     assert part.network.digest() == whole.network.digest()
-    state = part.network.to("cpu").state()
+    with pytest.raises(InputError, match=r"lives on a GPU; move it back with network\.to\('cpu'\)"):
+        copy.deepcopy(part.network)
+    with pytest.raises(InputError, match="needs a forward pass"):
+        begun.network.to("cpu").backward(quantize(np.zeros((2, 3)), "fxp-s16/13"), layers.Step(0, 0, True))
+    assert copy.deepcopy(part.network).digest() == whole.network.digest()
+    state = part.network.state()
     assert all(isinstance(array, np.ndarray) for array in state.values())
     part.network.to("gpu").load_state(state)
-    assert part.network.device == begun.network.device == "gpu"
+    assert part.network.device == "gpu"
     assert part.network.digest() == whole.network.digest()
 
 

@@ -3,7 +3,6 @@
 ``numba.cuda`` is imported when a GPU is first asked for, and not before.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -96,22 +95,6 @@ class _Same:
 @lru_cache(256)
 def _constant(array: _Same) -> Any:
     return _driver().to_device(array.array)
-
-
-def through_host(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call a function that knows the host alone: arrays are copied there, and the arrays of its result to the GPU."""
-
-    def bring(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(bring(one) for one in value)
-        return to_device(value) if isinstance(value, np.ndarray) else value
-
-    def fetch(value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return type(value)(fetch(one) for one in value)
-        return to_host(value) if hasattr(value, "copy_to_host") else value
-
-    return bring(function(*fetch(arguments), **{name: fetch(value) for name, value in options.items()}))
 
 
 def gpu() -> Any:

@@ -326,6 +326,12 @@ class Layer:
         """Take note of its outputs in training, which the layer before has made for it."""
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """Forget the tensors that were kept for a backward pass."""
+        for name, value in vars(self).items():
+            if _is_kept(value):
+                setattr(self, name, None)
+
     def describe(self) -> str:
         """Return its kind and settings: layers that say the same compute the same, with the same weights."""
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.settings)})"
@@ -352,6 +358,13 @@ class Layer:
         Returns whether it has parameters: else the next layer is asked.
         """
         return False
+
+
+def _is_kept(value: Any) -> bool:
+    """Tell whether a layer's attribute is a tensor of a batch: a QTensor, an array on the GPU, or a tuple with one."""
+    if isinstance(value, tuple):
+        return any(_is_kept(part) for part in value)
+    return isinstance(value, QTensor) or hasattr(value, "copy_to_host")
 
 
 def magnitude_bits(tensor: QTensor) -> int:

@@ -1,8 +1,10 @@
 """What the compiled code may hold: no floating point outside ``edge.py``; and every fast kernel has a plain one."""
 
 import inspect
+import os
 import subprocess
 import sys
+import tempfile
 
 import numba
 import pytest
@@ -144,15 +146,38 @@ print(compiled)
 """
 
 
-@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
-def test_no_kernel_holds_a_floating_point_instruction(tmp_path):
-    """In a process of its own with an empty cache, as code from the cache cannot be inspected."""
-    import os
+class _Early:
+    """The script in a process of its own, with an empty cache, as code from the cache cannot be inspected."""
 
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, check=False)
-    assert result.returncode == 0, result.stderr
-    assert int(result.stdout) >= 100
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        environment = {**os.environ, "NUMBA_CACHE_DIR": self.folder.name}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen([sys.executable, "-c", SCRIPT], env=environment, **pipes)
+
+    def end(self):
+        self.process.kill()
+        self.process.communicate()
+        self.folder.cleanup()
+
+
+def begin_early():
+    """Begin to compile while other tests run: it takes minutes. The session ends what this returns."""
+    if numba.config.DISABLE_JIT:
+        return None
+    begun.append(_Early())
+    return begun[0]
+
+
+begun = []
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_no_kernel_holds_a_floating_point_instruction():
+    process = begun[0].process
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert int(output) >= 100
 
 
 def test_every_fast_kernel_has_a_plain_one():

@@ -4,14 +4,13 @@ What a call decides by (extremes, sums of magnitudes, counts) comes back as a fe
 stands beside them (shifts of blocks, factors of channels, labels, rows) lives on the host and is sent along.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from intnet.arithmetic import STOCHASTIC
 from intnet.kernels.cuda import (
     activation,
     bounds,
@@ -298,11 +297,3 @@ def update(
     tensors = sums, sums.dtype.itemsize, weights, weights.dtype.itemsize, weights if velocity is None else velocity, width
     how: tuple[Any, ...] = (constant(roles), constant(factors), *keys, np.uint64(step), counters, narrow)
     updates.update(*tensors, 0, weights.size, *how)
-
-
-def sequence_of(mode: int, seed: int, stream: int, step: int) -> Any:
-    """Return the sequence of random bits, where there are any."""
-    return sequence_words(seed, stream, step) if mode == STOCHASTIC else NO_SEQUENCE
-
-
-Kernel = Callable[..., Any]
