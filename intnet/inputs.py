@@ -69,6 +69,9 @@ class Encoder:
             raise InputError(
                 f"samples of shape {self.shape} need a table of shape (1, 256) or (channels, 256), got {self.table.shape}"
             )
+        table = np.array(self.table, order="C")  # its own, and never written again: a GPU keeps a copy
+        table.flags.writeable = False
+        object.__setattr__(self, "table", table)
 
     @classmethod
     def of(cls, data: Samples, recipe: Recipe, standardize: bool = False) -> "Encoder":
@@ -188,7 +191,17 @@ class Inputs:
         return _checksum(kind, self.codes, self.encoder.table, self.labels)
 
     def to(self, device: str) -> Self:
-        """Return samples that live on "cpu" or "gpu", where their batches are made."""
+        """Return samples that live on "cpu", "gpu" or "auto" (a GPU where there is one): batches are made there.
+
+        Raises
+        ------
+        InputError
+            If there is no such device, or none that can be used (DeviceError).
+        """
+        return self.moved(kernels.resolve_device(device))
+
+    def moved(self, device: str) -> Self:
+        """Return samples on a device that was looked at before, "cpu" or "gpu"."""
         if kernels.on_device(self.codes) == (device == "gpu"):
             return self
         moved = copy(self)

@@ -110,7 +110,7 @@ class Network:
         if step is None:
             step = Step(seed=self.seed)
         if self._device != "cpu" or kernels.on_device(x.mantissa):
-            x = x.to(self._device)
+            x = x.moved(self._device)
         if not step.training:
             return self.layers.forward(x, step)
         self._awaited = None  # a pass that fails leaves layers that do not belong together
@@ -142,7 +142,7 @@ class Network:
                 f"the last forward pass in training had outputs of shape {self._awaited}, got errors of shape {dy.shape}"
             )
         if self._device != "cpu" or kernels.on_device(dy.mantissa):
-            dy = dy.to(self._device)
+            dy = dy.moved(self._device)
         self.layers.backward(dy, step)
 
     # Where it lives
@@ -155,7 +155,8 @@ class Network:
     def to(self, device: str) -> Self:
         """Move the parameters to "cpu", "gpu" or "auto" (a GPU where there is one), and return the network.
 
-        The same bits come out anywhere. State and telemetry come back to the host when they are asked for.
+        The same bits come out anywhere. State and telemetry come back to the host when they are asked for. What was kept for
+        a backward pass, and gradients that were not used yet, are forgotten.
 
         Raises
         ------

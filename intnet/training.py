@@ -117,7 +117,7 @@ class Trainer:
         if device is not None:
             network.to(device)
         self.network, self.optimizer, self.train = network, optimizer, train
-        self._batches_of: Any = train.to(network.device) if isinstance(train, Inputs) else train
+        self._placed: tuple[str, Any] = ("cpu", train)  # the samples where the network was last
         self._parameters = network.parameters
         self.epochs, self.batch = int(epochs), int(min(batch, len(train)))
         self.seed = network.seed if seed is None else int(seed)
@@ -180,7 +180,7 @@ class Trainer:
             step = Step(self.epoch * self.steps_per_epoch + number, self.seed, True)
             made = self.step(rows, rate, step)
             if self.network.device != "cpu":
-                made = made.to("cpu")
+                made = made.moved("cpu")
             np.multiply(made.mantissa, np.ldexp(1.0, made.exponent), out=outputs[done : done + len(rows)])
             done += len(rows)
             if progress is not None:
@@ -204,7 +204,10 @@ class Trainer:
 
     def step(self, rows: NDArray[np.int64], rate: Any, step: Step) -> QTensor:
         """Train on the samples of these rows, and return what the network made of them before."""
-        x = self._batches_of.batch(rows, self.augmentation, step.seed, step.number)
+        if self._placed[0] != self.network.device:
+            device = self.network.device
+            self._placed = (device, self.train.moved(device) if isinstance(self.train, Inputs) else self.train)
+        x = self._placed[1].batch(rows, self.augmentation, step.seed, step.number)
         outputs = self.network.forward(x, step)
         self.network.backward(self.network.loss.gradient(outputs, self.train.labels[rows], step), step)
         self.optimizer.update_all(self._parameters, rate, self.batch, step)
@@ -267,7 +270,7 @@ class _Life:
     def begin(self) -> None:
         self.spoke, self.steps = False, 0
         stored = [one.stored for one in self.network.parameters]
-        self.before = [(one.to("cpu").mantissa.copy(), one.exponent.copy()) for one in stored]
+        self.before = [(one.moved("cpu").mantissa.copy(), one.exponent.copy()) for one in stored]
 
     def note(self, outputs: QTensor) -> None:
         self.spoke = self.spoke or bool(outputs.mantissa.any())
@@ -277,7 +280,7 @@ class _Life:
         """Say what is wrong, if it has been so for `enough` steps."""
         stored = [one.stored for one in self.network.parameters]
         moved = any(
-            not (np.array_equal(old, new.to("cpu").mantissa) and np.array_equal(exponent, new.exponent))
+            not (np.array_equal(old, new.moved("cpu").mantissa) and np.array_equal(exponent, new.exponent))
             for (old, exponent), new in zip(self.before, stored, strict=True)
         )
         self.silent = 0 if self.spoke else self.silent + self.steps

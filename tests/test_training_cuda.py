@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from intnet import kernels, layers, matmul, quantize, requantize
+from intnet import QTensor, kernels, layers, matmul, quantize, requantize
 from intnet.errors import DeviceError, InputError
 from intnet.formats import BlockFloat
 from intnet.inputs import Augmentation, Encoder, Inputs
@@ -153,6 +153,30 @@ def test_tensors_stay_where_they_are():
 
 
 @usable
+def test_tensors_and_samples_move():
+    tensor = quantize([[1.0, -2.0]], "fxp-s8/4")
+    there = tensor.to("gpu")
+    assert there.to("auto" if not _driver.SIMULATED else "cpu").mantissa.tolist() == tensor.mantissa.tolist()
+    turned = QTensor(there.mantissa, there.exponent, there.format)
+    assert turned.mantissa.tolist() == tensor.mantissa.tolist()
+    column = quantize([[1.0], [3.0]], "fxp-s8/4")
+    assert matmul(there, column.to("gpu")).mantissa.tolist() == matmul(tensor, column).mantissa.tolist()
+    for thing in (tensor, prepare(small_mlp, "fixed16", "cpu", samples(2, (3, 3, 1)), 2)[1]):
+        with pytest.raises(InputError, match="device must be one of"):
+            thing.to("tpu")
+
+
+@usable
+def test_a_network_may_move_when_its_trainer_is_made():
+    data = samples(4, (3, 3, 1))
+    whole, _ = train(small_mlp, "fixed16", "cpu", data, 2)
+    moved, _ = prepare(small_mlp, "fixed16", "cpu", data, 2)
+    moved.network.to("gpu")
+    moved.run()
+    assert moved.network.digest() == whole.network.digest()
+
+
+@usable
 def test_functions_of_tensors():
     random = np.random.default_rng(0)
     a, b = random.integers(-128, 128, (3, 9)).astype(np.int8), random.integers(-128, 128, (9, 5)).astype(np.int8)
@@ -181,6 +205,9 @@ def test_devices_have_names():
 def test_without_a_gpu_it_is_said_what_is_missing():
     assert kernels.resolve_device("auto") == "cpu"
     network = Network(small_mlp(), (3, 3, 1), "fixed16")
+    for thing in (quantize([1.0], "fxp-s8/4"), prepare(small_mlp, "fixed16", "cpu", samples(2, (3, 3, 1)), 2)[1]):
+        with pytest.raises(DeviceError, match="no GPU can be used"):
+            thing.to("gpu")
     with pytest.raises(DeviceError, match=r"no GPU can be used: .*; install .* or use device=\"cpu\""):
         network.to("gpu")
     assert network.device == "cpu"

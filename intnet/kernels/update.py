@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from intnet.arithmetic import STOCHASTIC
 from intnet.kernels import _parallel
-from intnet.kernels.place import gpu, on_device
+from intnet.kernels.place import gpu, on_device, to_device
 from intnet.kernels.plain import update as plain_update
 from intnet.kernels.requantization import Integers, add_counters, new_counters, word_of
 from intnet.kernels.simd import requantize as simd_requantize
@@ -98,6 +98,7 @@ class Update:
         self._roles = np.array([_line(role) for role in (gradient, momentum or gradient, weight)], np.int64)
         self._factors = np.array(factors, np.int64)
         self._keys = seed_words(seed)
+        self._there = (to_device(self._roles), to_device(self._factors)) if self._on_device else ()
         narrow = (gradient, weight) if momentum is None else (gradient, momentum, weight)
         self.narrow = _COMPILED and all(map(_is_narrow, narrow)) and _fits_int32(factors, gradient, weight, momentum)
         self.draws = self.narrow and momentum is None and all(_draws_few(role) for role in (gradient, weight))
@@ -121,7 +122,7 @@ class Update:
         """
         narrow = self.narrow and sums.dtype.itemsize <= 4
         if self._on_device:
-            gpu().update(sums, *self._moved, self._roles, self._factors, self._keys, step, counters, narrow)
+            gpu().update(sums, *self._moved, *self._there, self._keys, step, counters, narrow)
             return
         kernel: Any = simd_update.update if narrow else plain_update.update
         arguments = (*self._as_bytes(sums), *self._weights, *self._velocity)

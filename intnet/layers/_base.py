@@ -127,7 +127,7 @@ class Parameter:
         return start
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what looks into arrays of this process; counts start anew."""
+        """Leave out what looks into arrays of this process."""
         return {**self.__dict__, "prepared": None, "counters_there": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ class Parameter:
         for part in ("value", "master", "momentum"):
             tensor = getattr(self, part)
             if tensor is not None:
-                setattr(self, part, tensor.to(device))
+                setattr(self, part, tensor.moved(device))
         self.gradient = self.prepared = None
 
     def counters_of(self, array: Any) -> Any:
@@ -218,7 +218,7 @@ class Parameter:
             if mantissa.size and (mantissa.min() < low or mantissa.max() > high):
                 raise InputError(f"{key} leaves its format {quantizer.format}")
             tensor = QTensor(np.array(mantissa, order="C"), np.array(exponent), quantizer.format)
-            setattr(self, part, tensor.to(device))
+            setattr(self, part, tensor.moved(device))
 
 
 class Layer:

@@ -224,6 +224,7 @@ class _LookUp(Layer):
         codes = np.arange(self.argument.minimum, self.argument.maximum + 1)
         real = self.function(codes * self.argument.resolution)
         self.table = quantize(real, self.result).mantissa
+        self.table.flags.writeable = False  # a GPU keeps a copy
         self._odd = bool(real[-self.argument.minimum] == 0)
         self.quantizers["activation"] = Quantizer(self.name, "activation", Role(self.result), 0)  # only counts
         return shape

@@ -145,7 +145,7 @@ def dequantize(tensor: QTensor) -> NDArray[np.float64]:
     """
     if not isinstance(tensor, QTensor):
         raise InputTypeError(f"dequantize takes a QTensor, got {type(tensor).__name__}")
-    tensor = tensor.to("cpu")
+    tensor = tensor.moved("cpu")
     if tensor.exponent.size == 1:
         return kernels.dequantize(tensor.mantissa, int(tensor.exponent.item()))
     if isinstance(tensor.format, BlockFloat):
@@ -186,7 +186,7 @@ def requantize(
     rounding, overflow = _as_modes(rounding, overflow, random_bits)
     sequence_words(seed, stream, step)
     _check_counters(counters)
-    tensor = tensor.to("cpu")
+    tensor = tensor.moved("cpu")
     mantissa = np.asarray(tensor.mantissa, order="C")
     if isinstance(form, Fixed):
         exponent = _shared(-form.fraction_bits, mantissa.ndim)

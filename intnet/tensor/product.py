@@ -54,6 +54,7 @@ def matmul(
         raise InputTypeError(f"both operands must be QTensors or neither, got {type(a).__name__} and {type(b).__name__}")
     if isinstance(a, QTensor) and isinstance(b, QTensor):
         _check_shapes(a.shape, b.shape)
+        a, b = a.moved("cpu"), b.moved("cpu")
         left, left_exponent = _aligned(a, 1)
         right, right_exponent = _aligned(b, 0)
         sums = _product(left, right, accumulator_bits, mode, device)

@@ -113,7 +113,17 @@ class QTensor:
         return self.mantissa.shape
 
     def to(self, device: str) -> Self:
-        """Return it with its mantissa on "cpu" or "gpu"; exponents live on the host."""
+        """Return it with its mantissa on "cpu", "gpu" or "auto" (a GPU where there is one); exponents live on the host.
+
+        Raises
+        ------
+        InputError
+            If there is no such device, or none that can be used (DeviceError).
+        """
+        return self.moved(kernels.resolve_device(device))
+
+    def moved(self, device: str) -> Self:
+        """Return it on a device that was looked at before, "cpu" or "gpu"."""
         mantissa = self.mantissa
         if kernels.on_device(mantissa) == (device == "gpu"):
             return self
@@ -147,6 +157,8 @@ def as_integers(name: str, values: ArrayLike) -> Integers:
     """Return signed integers in the machine's byte order; shorter unsigned ones widened."""
     if isinstance(values, QTensor):
         raise InputTypeError(f"{name} must hold integers, got a QTensor; use its mantissa, or requantize")
+    if hasattr(values, "copy_to_host"):  # it lives on a GPU
+        values = kernels.to_host(values)
     try:
         array = np.asarray(values)
     except ValueError:

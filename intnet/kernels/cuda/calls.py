@@ -288,12 +288,12 @@ def evaluate_requantized(
 
 
 def update(
-    sums: Any, weights: Any, velocity: Any, roles: NDArray[np.int64], factors: NDArray[np.int64], keys: Sequence[Any],
+    sums: Any, weights: Any, velocity: Any, roles: Any, factors: Any, keys: Sequence[Any],
     step: int, counters: Any, narrow: bool,
 ) -> None:  # fmt: skip
     """Move weights, and their momentum unless `velocity` is None."""
     sums = sums.reshape(-1)
     width = 0 if velocity is None else velocity.dtype.itemsize
     tensors = sums, sums.dtype.itemsize, weights, weights.dtype.itemsize, weights if velocity is None else velocity, width
-    how: tuple[Any, ...] = (constant(roles), constant(factors), *keys, np.uint64(step), counters, narrow)
+    how: tuple[Any, ...] = (roles, factors, *keys, np.uint64(step), counters, narrow)
     updates.update(*tensors, 0, weights.size, *how)
