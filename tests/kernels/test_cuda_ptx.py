@@ -5,6 +5,7 @@ import pkgutil
 import re
 from types import SimpleNamespace
 
+import numba
 import pytest
 
 import intnet.kernels.cuda as package
@@ -22,6 +23,8 @@ def compiler_missing():
     """Return why nothing can be compiled, or None."""
     if _driver.SIMULATED:
         return "the simulator compiles nothing"
+    if numba.config.DISABLE_JIT:
+        return "nothing is compiled"  # nor can kernels call the rules then
     try:
         compiled(probe, "void(int32[::1])", OLDEST)
     except Exception as error:  # no NVVM, or a Numba whose own CUDA target has no min of two integers, such as 0.68
