@@ -22,6 +22,7 @@ from intnet.sweeps import GridSpec
 from intnet.training import Trainer
 
 DEVICES = ("cpu", "gpu")
+SMALL = 16  # samples, of which `--quick` trains a small network
 
 
 def mnist(options: argparse.Namespace, **which: str) -> datasets.Dataset:
@@ -100,7 +101,9 @@ def trainer_of(model: str, data: Any, device: str, batch: int) -> Trainer:
     """Return the trainer of a study: the MLP in 16 bits without momentum, residual networks in 8 bits with it."""
     mlp = model == "mlp"
     shape = data.shape if len(data.shape) == 3 else (*data.shape, 1)
-    network = Network(make_model(model, **({"hidden": HIDDEN} if mlp else {})), shape, "fixed16" if mlp else "int8")
+    small = len(data.labels) <= SMALL  # what the simulator can take
+    sizes = {"hidden": (8, 5) if small else HIDDEN} if mlp else {"width": 0.125 if small else 1}
+    network = Network(make_model(model, **sizes), shape, "fixed16" if mlp else "int8")
     inputs = Inputs.of(data, Encoder.of(data, network.recipe, standardize=not mlp))
     optimizer = SGD("2^-3", 0) if mlp else SGD("2^-4", 0.875)
     return Trainer(network, optimizer, inputs, epochs=100, batch=batch, watch=False, device=device)

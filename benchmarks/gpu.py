@@ -109,7 +109,9 @@ def run_all(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dic
                 end = f"left out: {max(free, 0):.0f} s left for it, {section.least:.0f} s needed"
                 rows.append({"section": name, "name": "all", "status": "left out", "detail": end, "check": section.check})
             else:
-                found, end = run_section(name, section, options, min(free, section.most), Path(folder))
+                found, end = run_section(
+                    name, section, options, free if options.quick else min(free, section.most), Path(folder)
+                )
                 rows += found
                 options.floors |= {row["floor_of"]: row["rate"] for row in found if "floor_of" in row}
             costs.append({"name": name, "cost": time.monotonic() - start, "end": end})
