@@ -126,11 +126,11 @@ def requantize(
     if on_device(values):
         layout = (1, 1, values.size, 1) if layout is None else layout
         sequence = sequence_words(seed, stream, step) if rounding == STOCHASTIC else NO_SEQUENCE
-        return gpu().requantize(
-            values, shifts_of_layout(shifts, layout), rounding, overflow, word_bits, word=word_of(word_bits, signed, overflow),
-            out=empty_beside(values, values.shape, storage_of(word_bits, signed)) if out is None else out,
-            length=max(1, layout[2]), sequence=sequence, first_index=first_index, random_bits=random_bits, counters=counters,
-        )  # fmt: skip
+        word, target = word_of(word_bits, signed, overflow), out
+        if target is None:
+            target = empty_beside(values, values.shape, storage_of(word_bits, signed))
+        how = rounding, word, target, max(1, layout[2]), sequence, first_index, random_bits, counters
+        return gpu().requantize(values, shifts_of_layout(shifts, layout), *how)
     if isinstance(shifts, int) or np.size(shifts) == 1:
         shift = shifts if isinstance(shifts, int) else int(np.asarray(shifts).reshape(-1)[0])
         if 0 <= shift <= simd_requantize.SHIFT_MAX and values.itemsize <= 4:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from intnet.arithmetic import FLOOR
 from intnet.kernels.cuda import (
     activation,
     bounds,
@@ -29,9 +30,8 @@ from intnet.kernels.cuda import update as updates
 from intnet.kernels.cuda._driver import empty, is_on_device, to_device, to_host, zeros
 from intnet.kernels.place import constant
 from intnet.kernels.plain.normalize import TABLE_ROWS
+from intnet.kernels.requantization import NO_SEQUENCE, SATURATE, word_of
 from intnet.random import sequence_words
-
-NO_SEQUENCE = (np.uint64(0),) * 4
 
 multiply = product.multiply
 multiply_fast = product.multiply_fast
@@ -61,7 +61,8 @@ def converted(values: Any, kind: Any) -> Any:
     if values.dtype == np.dtype(kind):
         return values
     if np.dtype(kind).itemsize < 4:
-        return requantize(values, 0, 0, 0, 8 * np.dtype(kind).itemsize)
+        word = word_of(8 * np.dtype(kind).itemsize, True, SATURATE)
+        return requantize(values, 0, FLOOR, word, empty(values.shape, kind), values.size)
     return linear_combination([(values, 1, 0)], 1, kind)
 
 
@@ -114,23 +115,17 @@ def add_bias_any(sums: Any, bias: Any, rows_per_group: int, *word: Any) -> int:
 
 
 def requantize(
-    values: Any, shifts: Any, mode: int, wraps: Any, word_bits: int, *, word: Sequence[Any] = (), out: Any = None,
-    length: int = 0, sequence: Any = NO_SEQUENCE, first_index: int = 0, random_bits: int = 32, counters: Any = None,
+    values: Any, shifts: Any, mode: int, word: Sequence[Any], out: Any, length: int, sequence: Any = NO_SEQUENCE,
+    first_index: int = 0, random_bits: int = 32, counters: Any = None,
 ) -> Any:  # fmt: skip
-    """Round into a word, whose constants are `word`; without them, drop bits that are not needed.
+    """Round into a word, and return `out`.
 
     `shifts` live on the host, as :func:`intnet.kernels.requantization.shifts_of_layout` gives them.
     """
-    if not word:
-        half = 2 ** (word_bits - 1)
-        word = (bool(wraps), -half, half - 1, 2**word_bits - 1 if word_bits < 64 else -1, -half)
-    if out is None:
-        kind = next(one for one in (np.int8, np.int16, np.int32, np.int64) if np.iinfo(one).bits >= word_bits)
-        out = empty(values.shape, kind)
     if values.size:
         data, made = values.reshape(-1), out.reshape(-1)
         tensors = data, data.dtype.itemsize, made, made.dtype.itemsize, 0, values.size
-        how: tuple[Any, ...] = (length or values.size, mode, *word, sequence, first_index, random_bits, counters)
+        how: tuple[Any, ...] = (length, mode, *word, sequence, first_index, random_bits, counters)
         requantization.requantize(*tensors, shifts, *how)
     return out
 
