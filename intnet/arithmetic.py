@@ -15,7 +15,7 @@ computed in two words or by a shift, which is defined everywhere.
                         logistic function, table_index, drop
 6. The TFLite pipeline  saturating_rounding_doubling_high_multiply, rounding_divide_by_power_of_two, ..
 7. Exponential and loss exp2_fraction, exp_negative, niti_octaves, niti_power, niti_polynomial
-8. Roots and quotients  isqrt, multiply_divide, multiply_shift
+8. Roots and quotients  isqrt, divide_sticky, multiply_divide, multiply_shift
 
 The modes have the names of :class:`intnet.formats.Rounding` and :class:`intnet.formats.Overflow`.
 """
@@ -653,6 +653,20 @@ def isqrt(value):
             root += bit
         bit >>= np.int64(2)
     return root
+
+
+@jit
+def divide_sticky(value, divisor):
+    """Return ``floor(value / divisor)``, its lowest bit set unless the quotient is exact; `divisor` > 0.
+
+    What is rounded to nearest from it, by a shift of two bits or more, is rounded as the exact quotient is.
+
+    >>> [int(divide_sticky(value, 4)) for value in (8, 9, 12, -1, -4, -7)]
+    [2, 3, 3, -1, -1, -1]
+    """
+    value, divisor = np.int64(value), np.int64(divisor)
+    quotient = value // divisor
+    return quotient | np.int64(quotient * divisor != value)
 
 
 @jit

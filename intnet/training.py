@@ -16,7 +16,7 @@ from intnet import kernels
 from intnet.errors import InputError
 from intnet.formats import BlockFloat
 from intnet.inputs import Augmentation, Batches, Inputs
-from intnet.layers import Step
+from intnet.layers import BatchNorm, Step
 from intnet.network import Network
 from intnet.optimizers import SGD
 from intnet.random import random_words
@@ -113,7 +113,8 @@ class Trainer:
         if network.output_shape != (train.classes,):
             raise InputError(f"the network has outputs of shape {network.output_shape} and the data {train.classes} classes")
         _check_inputs(network, train)
-        optimizer.check(network.recipe, int(epochs), int(min(batch, len(train))))
+        steps_per_epoch = -(-len(train) // int(batch))
+        optimizer.check(network.recipe, int(epochs), int(min(batch, len(train))), steps_per_epoch)
         if device is not None:
             network.to(device)
         self.network, self.optimizer, self.train = network, optimizer, train
@@ -179,6 +180,7 @@ class Trainer:
         for number, rows in enumerate(self._batches(order)):
             step = Step(self.epoch * self.steps_per_epoch + number, self.seed, True)
             made = self.step(rows, rate, step)
+            self.optimizer.after_step(self._parameters, step.number + 1, self.steps_per_epoch)
             if self.network.device != "cpu":
                 made = made.moved("cpu")
             np.multiply(made.mantissa, np.ldexp(1.0, made.exponent), out=outputs[done : done + len(rows)])
@@ -217,7 +219,7 @@ class Trainer:
         for first in range(0, len(order), self.batch):
             yield order[first : first + self.batch]
 
-    # What a checkpoint holds beside the network's arrays
+    # What a checkpoint holds beside the arrays of the network and the optimizer
 
     def progress_state(self) -> dict[str, Any]:
         """Return where the training is, for a checkpoint."""
@@ -334,6 +336,52 @@ def evaluate(network: Network, inputs: Batches, *, batch: int | None = None) -> 
         predictions[rows] = kernels.argmax_rows(outputs.mantissa)
         loss += network.loss.value(dequantize(outputs), inputs.labels[rows])
     return Evaluation(float(np.mean(predictions == inputs.labels)), loss / max(1, len(inputs)), predictions)
+
+
+def pool_statistics(
+    network: Network, inputs: Batches, *, batch: int = 128, augmentation: Augmentation | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> None:  # fmt: skip
+    """Set the running statistics of batch normalization to those of samples: the mean of the batches', by rows.
+
+    Weights that were put into a network, an average for example, have had no batch yet. Samples come in their order, and as in
+    training: normalized by their batch, augmented if wanted, dropped out if the network does so.
+
+    Parameters
+    ----------
+    network : Network
+        Without batch normalization nothing is done.
+    inputs : Batches
+    batch : int
+    augmentation : Augmentation, optional
+        Drawn by the network's seed and the batch's number.
+    progress : callable, optional
+        Called with the number of samples after every batch.
+
+    Raises
+    ------
+    InputError
+        If there are no samples, or they do not fit the network.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
+        raise InputError(f"batch must be an integer of at least 1, got {batch!r}")
+    if not len(inputs):
+        raise InputError("there are no samples to take statistics of")
+    _check_inputs(network, inputs)
+    normalizing = [layer for layer in network.layers.walk() if isinstance(layer, BatchNorm)]
+    if not normalizing:
+        return
+    for layer in normalizing:
+        layer.pool(True)
+    try:
+        for number, first in enumerate(range(0, len(inputs), batch)):
+            rows = np.arange(first, min(first + batch, len(inputs)), dtype=np.int64)
+            network.forward(inputs.batch(rows, augmentation, network.seed, number), Step(number, network.seed, True))
+            if progress is not None:
+                progress(len(rows))
+    finally:
+        for layer in normalizing:
+            layer.pool(False)
 
 
 def _check_inputs(network: Network, inputs: Batches) -> None:

@@ -27,7 +27,7 @@ from intnet.kernels.activation import (
     sign_backward,
     tanh_backward,
 )
-from intnet.kernels.combine import add_bias, alignment, alignment_of_one, linear_combination
+from intnet.kernels.combine import add_bias, alignment, alignment_of_one, divide_rows, linear_combination
 from intnet.kernels.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights, output_size
 from intnet.kernels.dense import Rounded, RoundedProduct, multiply_transposed
 from intnet.kernels.edge import dequantize, exponents_of, quantize, quantize_nearest
@@ -50,6 +50,7 @@ from intnet.kernels.normalization import (
     normalize_backward,
     normalize_batch,
     normalize_running,
+    pool_running,
     shift_to_fit,
     update_running,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "count_nonzero",
     "count_unmoved",
     "dequantize",
+    "divide_rows",
     "draw_augmentation",
     "dropout",
     "empty_beside",
@@ -164,6 +166,7 @@ __all__ = [
     "on_device",
     "output_size",
     "pack_nonzero",
+    "pool_running",
     "quantize",
     "quantize_nearest",
     "quantized_multiply",

@@ -66,6 +66,34 @@ def linear_combination(terms: Sequence[Term], rows: int, kind: Any = np.int64) -
     return out
 
 
+def divide_rows(values: Int64s, divisor: int) -> tuple[Int64s, Int64s]:
+    """Divide integers by another, keeping all bits that a word has room for.
+
+    Parameters
+    ----------
+    values : (rows, length) int64
+        Magnitudes up to ``2**62``.
+    divisor : int, 1..2**62
+
+    Returns
+    -------
+    quotients : (rows, length) int64
+        ``values * 2**ups / divisor``, rounded down, the lowest bit set unless that is exact: rounding further, by two bits or
+        more, rounds the exact quotient.
+    ups : (rows,) int64
+
+    Examples
+    --------
+    >>> quotients, ups = divide_rows(np.array([[3, -6]]), 4)
+    >>> (quotients / 2.0 ** ups[:, None]).tolist()
+    [[0.75, -1.5]]
+    """
+    out, ups = np.empty(values.shape, np.int64), np.zeros(len(values), np.int64)
+    if values.size:
+        plain.divide_rows(values, np.int64(divisor), out, ups)
+    return out, ups
+
+
 def alignment(exponents: Sequence[ArrayLike], bits: Sequence[int]) -> tuple[list[Int64s], Int64s]:
     """Return the shifts that bring terms to a common exponent, and that exponent, for :func:`linear_combination`.
 

@@ -236,6 +236,24 @@ def update_running(statistics: BatchStatistics, mean: Int64s, variance: Int64s, 
     return int(plain.update_running(rows, statistics.table, scale, np.int64(momentum_shift), mean, variance))
 
 
+def pool_running(statistics: BatchStatistics, mean: Int64s, variance: Int64s, pooled: int) -> int:
+    """Take a batch into the mean of batches' means and variances, in place, each weighed by its rows.
+
+    Parameters
+    ----------
+    statistics, mean, variance : as in `update_running`
+    pooled : int
+        Rows of the batches before.
+
+    Returns
+    -------
+    int
+        How many means and variances of the batch were saturated, at ``2**29``.
+    """
+    rows, scale = np.int64(len(statistics.x)), np.int64(statistics.exponent)
+    return int(plain.pool_running(rows, statistics.table, scale, np.int64(pooled), mean, variance))
+
+
 # 2. Their results --------------------------------------------------------------------------------------------------------
 
 

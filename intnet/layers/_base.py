@@ -5,7 +5,7 @@ from row to row; otherwise a tensor has one. What a layer computes is exact unti
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -182,6 +182,27 @@ class Parameter:
     def size(self) -> int:
         """How many numbers it holds."""
         return self.value.mantissa.size
+
+    def assign(self, tensor: QTensor) -> None:
+        """Take other numbers, rounded once into the format of what is stored, to nearest, ties to even; forget the momentum.
+
+        With a master copy the weight is then rounded from it, as after every step.
+
+        Parameters
+        ----------
+        tensor : QTensor
+            Of this shape, or an accumulator, with exponents that differ along the first axis at most.
+        """
+        if tensor.shape != self.shape:
+            raise InputError(f"{self.name} has shape {self.shape}, got a tensor of shape {tensor.shape}")
+        device, role = self.device, replace(self.quantizers[self.stored_role].role, rounding=Rounding.TIES_EVEN)
+        stored = Quantizer(self.name, self.stored_role, role, 0)(tensor.moved("cpu"), Step()).moved(device)
+        if self.master is None:
+            self.value = stored
+        else:
+            self.master = stored
+            self.value = self.quantizers["weight"](stored, Step())
+        self.momentum = self.gradient = self.prepared = None
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return what must be saved to go on with the same bits."""

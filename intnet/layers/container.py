@@ -1,7 +1,7 @@
 """Layers made of layers: one after the other, and side by side with a sum."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -188,7 +188,7 @@ def add(a: QTensor, b: QTensor) -> QTensor:
     return combine([(1, a), (1, b)])
 
 
-def combine(terms: Sequence[tuple[int, QTensor]]) -> QTensor:
+def combine(terms: Sequence[tuple[int, QTensor]], bits_of: Callable[[QTensor], int] = magnitude_bits) -> QTensor:
     """Return the sum of tensors of one shape, each times an integer factor, as an accumulator.
 
     Parameters
@@ -196,9 +196,11 @@ def combine(terms: Sequence[tuple[int, QTensor]]) -> QTensor:
     terms : up to three pairs (factor, QTensor)
         Exponents may differ along the first axis. Where a factor and a tensor's words have together more than 62 bits, the
         words are cut to what is left, with a sticky bit.
+    bits_of : callable
+        Gives how many magnitude bits a tensor's mantissas have at most: by default by their format or type alone.
     """
     shape = terms[0][1].shape
-    bits = [magnitude_bits(tensor) + abs(factor).bit_length() for factor, tensor in terms]
+    bits = [bits_of(tensor) + abs(factor).bit_length() for factor, tensor in terms]
     if max(bits) > 62:
         terms = [(factor, _cut(tensor, max(0, wide - 62))) for (factor, tensor), wide in zip(terms, bits, strict=True)]
         bits = [min(wide, 62) for wide in bits]

@@ -54,6 +54,7 @@ class BatchNorm(Layer):
         self.beta: Parameter
         self.gives_input_gradient = True
         self._statistics: BatchStatistics | None = None
+        self._pooled: int | None = None  # rows of the batches whose statistics are being pooled
 
     def build(self, shape: Shape, build: Build) -> Shape:
         """Make a factor and an offset for each channel."""
@@ -94,6 +95,16 @@ class BatchNorm(Layer):
         if not self.gives_input_gradient:
             return dy
         return self.bring_map(linear, dy.mantissa.shape, "error", step)
+
+    def pool(self, begin: bool) -> None:
+        """Begin anew, or end, to take the running statistics as the mean of those of the batches that now come in training.
+
+        Each batch is weighed by its rows; between the two calls `momentum_shift` has no say.
+        """
+        self._pooled = 0 if begin else None
+        if begin:
+            self.running_mean[:] = 0
+            self.running_variance[:] = 0
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the running mean and variance."""
@@ -145,7 +156,12 @@ class BatchNorm(Layer):
 
     def _update_running(self, statistics: BatchStatistics) -> None:
         """Move the running statistics, and count what saturates."""
-        saturated = kernels.update_running(statistics, self.running_mean, self.running_variance, self.momentum_shift)
+        running = self.running_mean, self.running_variance
+        if self._pooled is None:
+            saturated = kernels.update_running(statistics, *running, self.momentum_shift)
+        else:
+            saturated = kernels.pool_running(statistics, *running, self._pooled)
+            self._pooled += len(statistics.x)
         seen = self.quantizers["running"]
         seen.count += 2 * self.running_mean.size
         seen.exponent = -kernels.RUNNING_BITS

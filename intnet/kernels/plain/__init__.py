@@ -20,7 +20,7 @@ from intnet.kernels.plain.activation import (
     tanh_backward,
 )
 from intnet.kernels.plain.bounds import largest_row_sum, sums_of_columns
-from intnet.kernels.plain.combine import add_bias, add_bias_any, linear_combination
+from intnet.kernels.plain.combine import add_bias, add_bias_any, divide_rows, linear_combination
 from intnet.kernels.plain.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights
 from intnet.kernels.plain.images import draw_augmentation, gather, gather_augmented
 from intnet.kernels.plain.linear import extremes_of_map, multiply_add, multiply_add_requantize
@@ -30,6 +30,7 @@ from intnet.kernels.plain.normalize import (
     channel_sums,
     forward_factors,
     inverse_roots,
+    pool_running,
     running_factors,
     update_running,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "conv2d_backward_weights",
     "count_correct",
     "count_nonzero",
+    "divide_rows",
     "draw_augmentation",
     "dropout",
     "extents",
@@ -116,6 +118,7 @@ __all__ = [
     "multiply_add_requantize",
     "niti_gradient",
     "pack_nonzero",
+    "pool_running",
     "quantized_multiply",
     "relu",
     "relu_backward",

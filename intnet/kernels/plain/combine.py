@@ -1,9 +1,9 @@
-"""Linear combinations of integer tensors with exponents of their own, and biases added to sums."""
+"""Linear combinations of integer tensors with exponents of their own, their quotients, and biases added to sums."""
 
 import numpy as np
 
 from intnet._compile import jit
-from intnet.arithmetic import add_leaves_int64, add_wrap, scale
+from intnet.arithmetic import add_leaves_int64, add_wrap, divide_sticky, scale
 from intnet.kernels.plain.product import bring_into_word
 from intnet.kernels.plain.requantize import extent, fit, load, magnitude_bits
 
@@ -79,6 +79,31 @@ def linear_combination(
         target = out[begin : begin + size]
         for i in range(target.shape[0]):
             target[i] = sums[i]
+
+
+@jit
+def divide_rows(values, divisor, out, ups):
+    """Divide by an integer with all the bits that a word has room for.
+
+    Parameters
+    ----------
+    values : (rows, length) int64
+        Magnitudes up to ``2**62``; one element a row at least.
+    divisor : int64
+        At least 1.
+    out : (rows, length) int64, written
+        ``floor(values * 2**ups / divisor)``, the lowest bit set unless that is exact.
+    ups : (rows,) int64, written
+        By how many bits the largest magnitude of a row may be shifted up within 62 bits; 0 for a row of zeros.
+    """
+    for r in range(values.shape[0]):
+        row, quotients = values[r], out[r]
+        least, greatest = extent(row, row[0], row[0])
+        bits = magnitude_bits(least, greatest)
+        up = max(np.int64(62) - bits, np.int64(0)) if bits > 0 else np.int64(0)
+        ups[r] = up
+        for i in range(row.shape[0]):
+            quotients[i] = divide_sticky(row[i] << up, divisor)
 
 
 @jit

@@ -314,17 +314,46 @@ def update_running(rows, table, x_exponent, momentum_shift, mean, variance):
     """
     saturated = np.int64(0)
     for c in range(mean.shape[0]):
-        shift = np.int64(RUNNING_BITS) + x_exponent
-        new = quotient_times_power(table[SUM, c], rows, shift)
-        limited = saturate(new, -RUNNING_MAX, RUNNING_MAX)
-        saturated += np.int64(limited != new)
-        mean[c] += round_shift_any(limited - mean[c], momentum_shift, TIES_EVEN)
-        shift = np.int64(RUNNING_BITS) + np.int64(2) * x_exponent - table[SQUARES_BITS, c]
-        new = quotient_times_power(table[SQUARES, c], max(rows - np.int64(1), np.int64(1)), shift)
-        limited = saturate(new, -RUNNING_MAX, RUNNING_MAX)
-        saturated += np.int64(limited != new)
-        variance[c] += round_shift_any(limited - variance[c], momentum_shift, TIES_EVEN)
+        mean_here, variance_here, outside = batch_moments(rows, table, x_exponent, c)
+        saturated += outside
+        mean[c] += round_shift_any(mean_here - mean[c], momentum_shift, TIES_EVEN)
+        variance[c] += round_shift_any(variance_here - variance[c], momentum_shift, TIES_EVEN)
     return saturated
+
+
+@jit
+def pool_running(rows, table, x_exponent, pooled, mean, variance):
+    """Move mean and variance by ``rows / (pooled + rows)`` of the way to those of the batch; count what saturated.
+
+    Over batches this is their mean, each weighed by its rows, within half a unit a batch; what a batch's own are is said at
+    `update_running`.
+
+    Parameters
+    ----------
+    rows, table, x_exponent, mean, variance : as in `update_running`
+    pooled : int64
+        Rows of the batches before.
+    """
+    saturated, total = np.int64(0), pooled + rows
+    for c in range(mean.shape[0]):
+        mean_here, variance_here, outside = batch_moments(rows, table, x_exponent, c)
+        saturated += outside
+        mean[c] += multiply_divide(mean_here - mean[c], rows, total)
+        variance[c] += multiply_divide(variance_here - variance[c], rows, total)
+    return saturated
+
+
+@jit
+def batch_moments(rows, table, x_exponent, channel):
+    """Return a batch's mean and unbiased variance of a channel with RUNNING_BITS fraction bits, and how many were limited."""
+    shift = np.int64(RUNNING_BITS) + x_exponent
+    new = quotient_times_power(table[SUM, channel], rows, shift)
+    mean = saturate(new, -RUNNING_MAX, RUNNING_MAX)
+    outside = np.int64(mean != new)
+    shift = np.int64(RUNNING_BITS) + np.int64(2) * x_exponent - table[SQUARES_BITS, channel]
+    new = quotient_times_power(table[SQUARES, channel], max(rows - np.int64(1), np.int64(1)), shift)
+    variance = saturate(new, -RUNNING_MAX, RUNNING_MAX)
+    return mean, variance, outside + np.int64(variance != new)
 
 
 @jit
