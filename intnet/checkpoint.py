@@ -25,7 +25,7 @@ from intnet.training import Trainer, read_progress
 FORMAT = 1
 """Raised when the file's layout changes; other formats are refused."""
 
-_ARRAY = "network/"
+_ARRAY, _OPTIMIZER = "network/", "optimizer/"
 _HEADER, _DIGEST = "header", "sha256"
 _ZIP = b"PK\x03\x04"  # how an .npz file begins
 
@@ -42,6 +42,10 @@ class Checkpoint:
         See :meth:`intnet.training.Trainer.progress_state`.
     arrays : dict of str to array
         See :meth:`intnet.network.Network.state`.
+    notes : dict
+        What was given to :func:`save` to be kept, whatever it is.
+    optimizer : dict of str to array
+        See :meth:`intnet.optimizers.SGD.state`.
     version : str
         Of the package that wrote it.
     """
@@ -50,6 +54,8 @@ class Checkpoint:
     progress: dict[str, Any] = field(repr=False)
     arrays: dict[str, NDArray[Any]] = field(repr=False)
     version: str
+    notes: dict[str, Any] = field(default_factory=dict, repr=False)
+    optimizer: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @property
     def epoch(self) -> int:
@@ -63,9 +69,7 @@ def configuration(trainer: Trainer) -> dict[str, Any]:
     The number of epochs is not in it unless the rate depends on it: a constant rate may go on for longer.
     """
     network, augmentation = trainer.network, trainer.augmentation
-    optimizer = trainer.optimizer.describe()
-    if trainer.optimizer.schedule.kind == "linear":
-        optimizer["schedule"] = f"linear over {trainer.epochs} epochs"
+    optimizer = {**trainer.optimizer.describe(), "schedule": trainer.optimizer.schedule.over(trainer.epochs)}
     return {
         "recipe": network.recipe.to_dict(),
         "loss": network.loss.name,
@@ -83,7 +87,10 @@ def configuration(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def save(path: str | os.PathLike[str], trainer: Trainer, config: Mapping[str, Any] | None = None) -> None:
+def save(
+    path: str | os.PathLike[str], trainer: Trainer, config: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Write where a training is.
 
     Parameters
@@ -94,6 +101,8 @@ def save(path: str | os.PathLike[str], trainer: Trainer, config: Mapping[str, An
         Between two epochs.
     config : mapping, optional
         What else was decided and the trainer does not know, for JSON: the model, the data set and its checksum, ...
+    notes : mapping, optional
+        What is to be kept beside, for JSON, and compared with nothing: results so far, ...
 
     Raises
     ------
@@ -105,9 +114,11 @@ def save(path: str | os.PathLike[str], trainer: Trainer, config: Mapping[str, An
         "intnet": __version__,
         "config": dict(config or {}) | configuration(trainer),
         "progress": trainer.progress_state(),
+        "notes": dict(notes or {}),
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     arrays = {_HEADER: text, **{_ARRAY + name: array for name, array in trainer.network.state().items()}}
+    arrays |= {_OPTIMIZER + name: array for name, array in trainer.optimizer.state().items()}
     arrays[_DIGEST] = _digest(arrays)
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
@@ -144,8 +155,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     if not np.array_equal(digest, _digest(arrays)):
         raise StudyError(f"checkpoint {path} is damaged: its content does not have the SHA-256 it was written with; {advice}")
     header = _header(path, arrays.pop(_HEADER).tobytes())
+    optimizer = {name.removeprefix(_OPTIMIZER): arrays.pop(name) for name in list(arrays) if name.startswith(_OPTIMIZER)}
     state = {name.removeprefix(_ARRAY): array for name, array in arrays.items()}
-    return Checkpoint(header["config"], header["progress"], state, header["intnet"])
+    return Checkpoint(header["config"], header["progress"], state, header["intnet"], header.get("notes", {}), optimizer)
 
 
 def _header(path: Path, text: bytes) -> dict[str, Any]:
@@ -195,7 +207,13 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, config: Mapping[str, Any] 
             f"the checkpoint has {checkpoint.epoch} epochs behind it, and the training ends after {trainer.epochs}"
         )
     read_progress(checkpoint.progress)  # before anything is changed
+    before = trainer.network.state()
     trainer.network.load_state(checkpoint.arrays)
+    try:
+        trainer.optimizer.load_state(checkpoint.optimizer, trainer.network.parameters)
+    except InputError:
+        trainer.network.load_state(before)
+        raise
     trainer.load_progress(checkpoint.progress)
 
 

@@ -17,6 +17,10 @@ class StudyError(InputError):
     """A results folder cannot be used: another study, another run, damaged or not writable."""
 
 
+class InUseError(StudyError):
+    """Another run is using a results folder."""
+
+
 class InputTypeError(InputError, TypeError):
     """A value of the wrong type: floats where integers are due, for example."""
 

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from intnet.errors import StudyError
+from intnet.errors import InUseError, StudyError
 
 LOCK = ".lock"
 UNWRITABLE = "check that the folder is writable, or choose another --out"
@@ -34,29 +34,56 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             draft.unlink(missing_ok=True)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of the folder. The lock is SQLite's own, on an empty file, and dies with the process.
+def write_changed(path: Path, content: bytes) -> None:
+    """Write a file, whole, unless it has this content already.
 
     Raises
     ------
     StudyError
-        If another run is in it, or the lock cannot be made.
+        If the file cannot be written.
     """
-    with closing(_connect(folder)) as connection:
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, lambda draft: draft.write_bytes(content))
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn what the operating system says against using a folder into a line."""
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(f"cannot use {folder}: {error.strerror or error}; choose another --out") from error
+
+
+@contextmanager
+def locked(folder: Path, wait: float = 0) -> Iterator[None]:
+    """Keep other runs out of the folder. The lock is SQLite's own, on an empty file, and dies with the process.
+
+    Parameters
+    ----------
+    folder : path
+    wait : float
+        For so many seconds, if another run is in it.
+
+    Raises
+    ------
+    StudyError
+        If another run is in it (InUseError), or the lock cannot be made.
+    """
+    with closing(_connect(folder, wait)) as connection:
         try:
             connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is written, so leave no journal file either
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise StudyError(f"{folder} is in use by another run; wait for it to end, or choose another --out") from error
+                raise InUseError(f"{folder} is in use by another run; wait for it to end, or choose another --out") from error
             raise StudyError(f"cannot lock {folder / LOCK}: {error}; {UNWRITABLE}") from error
         yield
 
 
-def _connect(folder: Path) -> sqlite3.Connection:
+def _connect(folder: Path, wait: float) -> sqlite3.Connection:
     try:
-        return sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
+        return sqlite3.connect(folder / LOCK, timeout=wait, isolation_level=None)
     except sqlite3.DatabaseError as error:
         raise StudyError(f"cannot lock {folder / LOCK}: {error}; {UNWRITABLE}") from error
 

@@ -1,7 +1,7 @@
 """Rates and other factors as fixed-point numbers, and how a rate changes with the epochs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -189,6 +189,14 @@ class Schedule:
             if epoch >= first:
                 rate = later
         return rate
+
+    def changes(self, epochs: int) -> Sequence[int]:
+        """Return every epoch, of so many, whose rate may be another than that before it; the first is 0."""
+        return range(epochs) if self.kind == "linear" else (0, *(epoch for epoch, _ in self.steps))
+
+    def over(self, epochs: int) -> str:
+        """Return it as text, with the number of epochs if its rates depend on that."""
+        return f"linear over {epochs} epochs" if self.kind == "linear" else str(self)
 
     def __str__(self) -> str:
         steps = ",".join(f"{epoch}={rate}" for epoch, rate in self.steps)

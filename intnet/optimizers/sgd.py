@@ -12,17 +12,19 @@ sticky bit (:func:`intnet.layers.container.combine`). The rate is that of the me
 here, in the factor, and not in the error, which would fall below the grid of a fixed-point format.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from intnet import kernels
 from intnet.errors import InputError
 from intnet.formats import Fixed, Overflow, Rounding
 from intnet.layers import Parameter, Quantizer, Step
+from intnet.layers._base import magnitude_bits
 from intnet.layers.container import combine
 from intnet.optimizers.factor import Factor, Schedule
 from intnet.recipe import Recipe
@@ -46,6 +48,9 @@ class SGD:
         If a factor is out of range.
     """
 
+    rounds_momentum_last: ClassVar[bool] = False
+    """Whether weights move by the exact momentum, which is rounded, to be stored, afterwards."""
+
     def __init__(self, rate: Any, momentum: Any = 0, decay: Any = 0) -> None:
         self.schedule = rate if isinstance(rate, Schedule) else Schedule(Factor.of(rate))
         self.momentum, self.decay = Factor.of(momentum), Factor.of(decay)
@@ -54,10 +59,10 @@ class SGD:
         if self.momentum.exact >= 1:
             raise InputError(f"momentum must be less than 1, got {float(self.momentum)}")
 
-    def check(self, recipe: Recipe, epochs: int = 1, batch: int = 1) -> None:
+    def check(self, recipe: Recipe, epochs: int = 1, batch: int = 1, steps_per_epoch: int = 1) -> None:
         """Refuse what a recipe has no role for, and rates that cannot be written in some epoch, before training."""
         if recipe.update == "sgd":
-            for epoch in range(epochs) if self.schedule.kind == "linear" else (0, *(epoch for epoch, _ in self.schedule.steps)):
+            for epoch in self.schedule.changes(epochs):
                 try:
                     self.schedule.at(epoch, epochs).times(Fraction(1, batch))
                     self.decay.times(batch)
@@ -69,8 +74,9 @@ class SGD:
         if self.momentum.mantissa and recipe.momentum is None:
             raise InputError(f"recipe {recipe.name!r} has no momentum role; train without momentum, or give it one")
         if recipe.update == "normalized":
-            rates = [self.schedule.rate, *(rate for _, rate in self.schedule.steps)]
-            if self.schedule.kind == "linear" or any(not rate.is_power_of_two for rate in rates):
+            linear = self.schedule.kind == "linear"
+            rates = [self.schedule.at(epoch, epochs) for epoch in ([0] if linear else self.schedule.changes(epochs))]
+            if linear or any(not rate.is_power_of_two for rate in rates):
                 raise InputError(
                     f"recipe {recipe.name!r} has normalized updates: its rate is a power of two, constant or in steps, got "
                     f"{', '.join(map(str, rates))} ({self.schedule.kind}); '2^5' means gradients of 5 bits"
@@ -123,12 +129,12 @@ class SGD:
         if self.momentum.mantissa:
             if parameter.momentum is not None:
                 terms.append(_scaled(parameter.momentum, self.momentum))
-            velocity = parameter.quantizers["momentum"](combine(terms), step)
-            parameter.momentum = velocity
-            terms = [(1, velocity)]
+            exact = combine(terms)
+            parameter.momentum = parameter.quantizers["momentum"](exact, step)
+            terms = [(1, exact if self.rounds_momentum_last else parameter.momentum)]
         moves = [(-factor.mantissa * sign, _lower(tensor, factor.shift)) for sign, tensor in terms]
         quantizer = parameter.quantizers[parameter.stored_role]
-        moved = quantizer(combine([(1, stored), *moves]), step, lost_apart=True)
+        moved = quantizer(combine([(1, stored), *moves], _bits_of), step, lost_apart=True)
         if step.training:
             _count_lost(quantizer, stored, moved, terms)
         if parameter.master is None:
@@ -158,6 +164,26 @@ class SGD:
         for parameter, one in zip(ready, prepared, strict=True):
             one.follow(parameter, step)
 
+    # What an optimizer does beside its updates, and keeps from step to step: nothing here
+
+    def after_step(self, parameters: Sequence[Parameter], steps: int, steps_per_epoch: int) -> None:
+        """Look at the parameters after a step of training; `steps` are done since the training began."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what must be saved, beside the parameters, to go on with the same bits."""
+        return {}
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]], parameters: Sequence[Parameter]) -> None:
+        """Take back what :meth:`state` gave.
+
+        Raises
+        ------
+        InputError
+            If it belongs to another optimizer or network; then nothing is changed.
+        """
+        if arrays:
+            raise InputError(f"{min(arrays)} belongs to no optimizer of this kind ({type(self).__name__})")
+
     def _factors(self, parameter: Parameter, rate: Factor, batch: int) -> tuple[Factor, Factor]:
         """Return the decay and the rate for the gradient of a sum over a batch."""
         decay = self.decay.times(batch) if parameter.decays else Factor(0, 0)
@@ -168,6 +194,8 @@ class SGD:
         assert parameter.gradient is not None
         key = (rate, batch, self.momentum, self.decay, step.seed, parameter.gradient.exponent.item(0))
         prepared = parameter.prepared
+        if self.rounds_momentum_last and self.momentum.mantissa:
+            return False
         if prepared is None or prepared.key != key or not prepared.fits(parameter):
             prepared = parameter.prepared = Prepared.of(self, parameter, key, *self._factors(parameter, rate, batch), step)
         if prepared.update is None or not step.training:
@@ -303,6 +331,11 @@ class Prepared:
             targets[1] if mu.mantissa else None, step.seed,
         )  # fmt: skip
         return cls(key, update, (stored.mantissa, velocity), list(zip(quantizers, at, strict=True)))
+
+
+def _bits_of(tensor: QTensor) -> int:
+    """Return how many magnitude bits a tensor has: an accumulator those of its largest number, which may be far fewer."""
+    return magnitude_bits(tensor) if tensor.format is not None else kernels.max_magnitude(tensor.mantissa).bit_length()
 
 
 def _lower(tensor: QTensor, shift: int) -> QTensor:

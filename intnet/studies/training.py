@@ -115,8 +115,7 @@ class TrainingSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.dataset not in _DEFAULTS:
-            raise InputError(f"there is no data set {self.dataset!r}; there are {', '.join(datasets.NAMES)}")
+        usual_augmentation(self.dataset)  # which refuses what is no data set
         usual = _DEFAULTS[self.dataset]
         model = usual.model if self.model is None else self.model
         if model not in models.MODELS:
@@ -177,7 +176,9 @@ def prepare(spec: TrainingSpec, data_dir: Path | str | None = None, device: str 
     chosen: Any = spec  # nothing in it is None that must not be
     schedule = Schedule.parse(chosen.schedule, chosen.rate)
     optimizer = SGD(schedule, chosen.momentum, chosen.decay)
-    train, test = (_first(datasets.load(spec.dataset, data_dir, subset=part), spec.samples, part) for part in ("train", "test"))
+    train, test = (
+        first_samples(datasets.load(spec.dataset, data_dir, subset=part), spec.samples, part) for part in ("train", "test")
+    )
     options = {} if chosen.hidden is None else {"hidden": chosen.hidden}
     layers = models.make_model(chosen.model, train.classes, chosen.width, **options)
     encoder = Encoder.of(train, chosen.recipe, chosen.standardize)
@@ -200,7 +201,20 @@ def prepare(spec: TrainingSpec, data_dir: Path | str | None = None, device: str 
     return Training(spec, trainer, Inputs.of(test, encoder), json.loads(json.dumps(config)))
 
 
-def _first(data: Dataset, samples: int | None, part: str) -> Any:
+def usual_augmentation(dataset: str) -> Augmentation:
+    """Return how a data set's images are usually augmented.
+
+    Raises
+    ------
+    InputError
+        If there is no such data set.
+    """
+    if dataset not in _DEFAULTS:
+        raise InputError(f"there is no data set {dataset!r}; there are {', '.join(datasets.NAMES)}")
+    return _DEFAULTS[dataset].augmentation
+
+
+def first_samples(data: Dataset, samples: int | None, part: str) -> Any:
     """Return the first samples of a data set; of a test part at most so many."""
     if samples is None:
         return data
@@ -217,7 +231,7 @@ def _first(data: Dataset, samples: int | None, part: str) -> Any:
 def set_aside(folder: Path | str) -> Path | None:
     """Rename a training's folder to a dated name: see :func:`intnet.files.set_aside`."""
     drafts = [f".{Path(name).stem}.draft{Path(name).suffix}" for name in (CHECKPOINT, *TEXTS, *PICTURES)]
-    with _explained(Path(folder)):
+    with files.explained(Path(folder)):
         return files.set_aside(folder, CHECKPOINT, (*TEXTS, *PICTURES, *drafts))
 
 
@@ -236,7 +250,7 @@ def opened(training: Training, folder: Path | str) -> Iterator[Path]:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise StudyError(f"{folder} is not a folder; --out must name a folder")
-    with _explained(folder):
+    with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in folder.iterdir()}
     with files.locked(folder):
@@ -250,14 +264,6 @@ def opened(training: Training, folder: Path | str) -> Iterator[Path]:
         elif remains := sorted(names & {*TEXTS, *PICTURES}):
             raise StudyError(f"{folder} holds {remains[0]} of an earlier training or study but no {CHECKPOINT}; {again}")
         yield folder
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StudyError(f"cannot use {folder}: {error.strerror or error}; choose another --out") from error
 
 
 def run(
@@ -391,9 +397,4 @@ def _write_texts(training: Training, folder: Path) -> None:
         json.dumps(full_config(training), indent=2) + "\n",
     )
     for name, text in zip(TEXTS, contents, strict=True):
-        _write(folder / name, text.encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    if not path.is_file() or path.read_bytes() != content:
-        files.write_atomically(path, lambda draft: draft.write_bytes(content))
+        files.write_changed(folder / name, text.encode())
