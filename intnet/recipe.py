@@ -397,6 +397,12 @@ def _ready(name: str, **entries: Any) -> Recipe:
     return Recipe(name, **entries)
 
 
+def _bfp8(name: str, of_weights: str, of_activations: str) -> Recipe:
+    """Return SWALP's 8-bit block floating point: everything stochastic, no wider copy of the weights."""
+    weights, others = f"bfp-s8/{of_weights} stochastic", f"bfp-s8/{of_activations} stochastic"
+    return Recipe(name, weight=weights, activation=others, error=others, gradient=weights, momentum=weights)  # type: ignore[arg-type]
+
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -420,15 +426,12 @@ RECIPES: dict[str, Recipe] = {
             biases=False,
             loss="niti_cross_entropy",
         ),
-        # Yang et al. 2019 (SWALP), small blocks: an exponent a row of weights, a sample of activations and errors.
-        _ready(
-            "bfp8",
-            weight="bfp-s8/row stochastic",
-            activation="bfp-s8/sample stochastic",
-            error="bfp-s8/sample stochastic",
-            gradient="bfp-s8/row stochastic",
-            momentum="bfp-s8/row stochastic",
-        ),
+        # Yang et al. 2019 (SWALP), small blocks: an exponent a row of weights, a sample of activations and errors ...
+        _bfp8("bfp8", "row", "sample"),
+        # ... big blocks: an exponent a tensor ...
+        _bfp8("bfp8-big", "tensor", "tensor"),
+        # ... and as in their released code: small blocks of weights, gradients and momentum, big ones of the others.
+        _bfp8("bfp8-mixed", "row", "tensor"),
         # 8-bit words wherever numbers are multiplied or passed on, and one 16-bit copy of the weights.
         _ready(
             "int8",

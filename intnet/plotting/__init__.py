@@ -4,7 +4,8 @@ Every function returns a `matplotlib.figure.Figure` that belongs to no window an
 ``figure.savefig("cliffs.pdf")``, or, in a notebook that ran ``%matplotlib inline``, make it the last line of a cell.
 """
 
+from intnet.plotting.averages import plot_averages
 from intnet.plotting.cliffs import plot_cliffs, plot_surface
 from intnet.plotting.training import plot_telemetry, plot_training
 
-__all__ = ["plot_cliffs", "plot_surface", "plot_telemetry", "plot_training"]
+__all__ = ["plot_averages", "plot_cliffs", "plot_surface", "plot_telemetry", "plot_training"]

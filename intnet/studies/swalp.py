@@ -1,0 +1,231 @@
+"""SWALP on networks: the study of one model, in every recipe, with every seed.
+
+1. Reading    summarize, table, describe
+2. Writing    set_aside, run, stored_rows, export
+
+What is trained, and how one trajectory is: :mod:`intnet.studies.swalp_networks`.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from intnet import files
+from intnet.errors import InUseError, StudyError
+from intnet.recipe import Recipe
+from intnet.studies.swalp_networks import (
+    AVERAGE_RECIPE,
+    EPOCHS,
+    PUBLISHED,
+    NetworkSpec,
+    Progress,
+    Row,
+    Trajectory,
+    epochs_csv,
+    read_rows,
+    train,
+    trajectories,
+)
+
+__all__ = ["NetworkSpec", "Row", "Trajectory", "describe", "export", "run", "set_aside", "stored_rows", "summarize", "table"]
+
+TABLE, CONFIG, PICTURE = "table.md", "config.json", "curves.png"
+METHODS = ("sgd_lp", "swalp")
+_RUNS = "runs"
+
+PUBLISHED_ERRORS: dict[tuple[str, str], dict[str, tuple[float, float] | None]] = {
+    ("cifar10", "vgg"): {"sgd_fp": (6.81, 0.09), "swa_fp": (6.51, 0.14), "sgd_lp": (7.61, 0.15), "swalp": (6.70, 0.12)},
+    ("cifar10", "preresnet"): {"sgd_fp": (4.63, 0.18), "swa_fp": (4.03, 0.10), "sgd_lp": None, "swalp": None},
+    ("cifar100", "vgg"): {"sgd_fp": (27.23, 0.17), "swa_fp": (25.93, 0.21), "sgd_lp": (29.59, 0.32), "swalp": (26.65, 0.29)},
+    ("cifar100", "preresnet"): {"sgd_fp": (22.20, 0.57), "swa_fp": (19.95, 0.19), "sgd_lp": None, "swalp": None},
+}
+"""Test errors in percent, mean and deviation, at full size (VGG16, PreResNet-164); None where the release leaves a blank."""
+
+
+# 1. Reading -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one method came to, over seeds: test errors in percent. The deviation is None for one seed."""
+
+    recipe: str
+    method: str
+    epoch: int
+    mean: float
+    deviation: float | None
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if self.deviation is None else f"{self.mean:.2f} ± {self.deviation:.2f}"
+
+
+def summarize(spec: NetworkSpec, rows: Iterable[Row]) -> list[Result]:
+    """Return for each recipe what SGD had when averaging began, as published, and at the end; and SWALP at the end.
+
+    Seeds that are not trained to the end are left out.
+    """
+    found: dict[tuple[str, str, int], list[float]] = {}
+    for row in rows:
+        found.setdefault((row.recipe, row.method, row.epoch), []).append(100 * row.test_error)
+    results = []
+    for recipe in _names(spec):
+        for method, epoch in (("sgd_lp", spec.start), ("sgd_lp", spec.epochs), ("swalp", spec.epochs)):
+            assert epoch is not None
+            errors = found.get((recipe, method, epoch), [])
+            ended = len(found.get((recipe, "swalp", spec.epochs), []))
+            if errors and ended:
+                deviation = stdev(errors) if len(errors) > 1 else None
+                results.append(Result(recipe, method, epoch, fmean(errors), deviation, len(errors)))
+    return list(dict.fromkeys(results))
+
+
+def _names(spec: NetworkSpec) -> list[str]:
+    return [one.name for one in spec.recipes if isinstance(one, Recipe)]
+
+
+def table(spec: NetworkSpec, rows: Sequence[Row]) -> str:
+    """Return the study's table in Markdown: our test errors, and those published at full size beside them."""
+    published = PUBLISHED_ERRORS.get((spec.dataset.removesuffix("-jpeg"), spec.model), {})
+    lines = [
+        "| recipe | method | epoch | test error, %: ours | seeds | published at full size, % |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for one in summarize(spec, rows):
+        kind = {"sgd_lp": "SGD", "swalp": "average"}[one.method]
+        theirs = "" if one.method == "sgd_lp" and one.epoch == spec.epochs != spec.start else _published(published, one)
+        lines.append(f"| `{one.recipe}` | {kind} | {one.epoch} | {one} | {one.seeds} | {theirs} |")
+    return "\n".join(lines) + "\n"
+
+
+def _published(published: dict[str, tuple[float, float] | None], one: Result) -> str:
+    name = {"sgd_lp": "sgd_fp", "swalp": "swa_fp"}[one.method] if one.recipe == AVERAGE_RECIPE else one.method
+    pair = published.get(name) if one.recipe in (AVERAGE_RECIPE, *_RELEASED) else None
+    return "" if pair is None else f"{pair[0]:.2f} ± {pair[1]:.2f}"
+
+
+_RELEASED = ("bfp8", "bfp8-big", "bfp8-mixed")
+
+
+def describe(spec: NetworkSpec, rows: Sequence[Row]) -> list[str]:
+    """Say in sentences what came out: a difference below two standard deviations is not called one."""
+    results = summarize(spec, rows)
+    if not results:
+        return [f"Nothing is trained to epoch {spec.epochs} yet."]
+    sentences = []
+    for recipe in _names(spec):
+        of = {(one.method, one.epoch): one for one in results if one.recipe == recipe}
+        before, after = of.get(("sgd_lp", spec.start or 0)), of.get(("swalp", spec.epochs))
+        if before is None or after is None:
+            continue
+        gain = before.mean - after.mean
+        text = f"{recipe}: test error {before} % at epoch {spec.start}, {after} % of the average at the end"
+        if before.deviation is None or after.deviation is None:
+            sentences.append(f"{text} ({after.seeds} seed, so no deviation).")
+            continue
+        both = (before.deviation**2 + after.deviation**2) ** 0.5
+        verdict = f"{abs(gain):.2f} points {'less' if gain > 0 else 'more'}" if abs(gain) > 2 * both else "no clear difference"
+        sentences.append(f"{text}, mean and deviation of {after.seeds} seeds: {verdict}.")
+    return sentences
+
+
+# 2. Writing -------------------------------------------------------------------------------------------------------------
+
+
+def set_aside(folder: Path | str) -> Path | None:
+    """Rename a study's folder to a dated name: see :func:`intnet.files.set_aside`."""
+    with files.explained(Path(folder)):
+        return files.set_aside(folder, _RUNS, (EPOCHS, TABLE, CONFIG, PICTURE))
+
+
+def run(
+    spec: NetworkSpec, folder: Path | str, data_dir: Path | str | None = None, *, device: str = "cpu",
+    begun: Callable[[Trajectory], object] | None = None, progress: Progress | None = None,
+    after: Callable[[Row], object] | None = None,
+) -> list[str]:  # fmt: skip
+    """Train every trajectory of a study, from wherever each is.
+
+    The same study may run in several processes at once in one folder: each trains what no other is training.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+    folder : path
+    data_dir, device : as in `trajectories`
+    begun : function of a Trajectory, optional
+        Called before a trajectory is trained, or passed over because it is complete.
+    progress, after : as in `train`
+
+    Returns
+    -------
+    list of str
+        The trajectories that another process is training.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise StudyError(f"{folder} is not a folder; --out must name a folder")
+    with files.explained(folder):
+        known = {_RUNS, EPOCHS, TABLE, CONFIG, PICTURE, files.LOCK}
+        if folder.exists() and (others := {one.name for one in folder.iterdir() if one.name[0] != "."} - known):
+            raise StudyError(f"{folder} holds {min(others)}, which is none of this study's; choose another --out")
+    elsewhere = []
+    for trajectory in trajectories(spec, data_dir, device):
+        if begun is not None:
+            begun(trajectory)
+        try:
+            train(trajectory, folder / _RUNS / trajectory.name, progress=progress, after=after)
+        except InUseError:
+            elsewhere.append(trajectory.name)
+        export(spec, folder, trajectory.config, plots=False)
+    return elsewhere
+
+
+def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
+    """Return the rows of all trajectories of a study that are kept in a folder, in the order of recipe, method, seed, epoch.
+
+    Raises
+    ------
+    StudyError
+        If a table is damaged.
+    """
+    rows = []
+    names = _names(spec)
+    for name in names:
+        for seed in range(spec.seeds):
+            path = Path(folder) / _RUNS / f"{name}-seed{seed}" / EPOCHS
+            if path.is_file():
+                rows.extend(read_rows(path))
+    return sorted(rows, key=lambda row: (names.index(row.recipe), METHODS.index(row.method), row.seed, row.epoch))
+
+
+def export(spec: NetworkSpec, folder: Path | str, config: dict[str, Any], *, plots: bool = True) -> list[Row]:
+    """Write the tables, the configuration and the picture of what is there, and return its rows.
+
+    Parameters
+    ----------
+    spec, folder : as in `run`
+    config : dict
+        A trajectory's: what all share is kept.
+    plots : bool
+
+    Raises
+    ------
+    StudyError
+        If a file cannot be written.
+    """
+    folder, rows = Path(folder), stored_rows(spec, folder)
+    shared = {**config, "recipes": [one.to_dict() for one in spec.recipes if isinstance(one, Recipe)], "seeds": spec.seeds}
+    contents = {EPOCHS: epochs_csv(rows), TABLE: table(spec, rows), CONFIG: json.dumps(shared, indent=2) + "\n"}
+    with files.locked(folder, wait=60):
+        for name, text in contents.items():
+            files.write_changed(folder / name, text.encode())
+        if plots and rows:
+            from intnet import plotting
+
+            title = f"{spec.dataset}, {PUBLISHED[spec.model].name} at width {spec.width:g}"
+            figure = plotting.plot_averages(rows, start=spec.start, title=title)
+            files.write_atomically(folder / PICTURE, lambda path: figure.savefig(path, dpi=150))
+    return rows
