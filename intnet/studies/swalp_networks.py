@@ -253,7 +253,7 @@ class Trajectory:
         fill(network)
         some = Inputs.of(first_samples(self.train, min(self.spec.evaluation_samples, len(self.train.labels)), "train"), encoder)
         pool_statistics(network, some, batch=self.trainer.batch, augmentation=self.trainer.augmentation)
-        wrong = np.count_nonzero(evaluate(network, Inputs.of(self.test, encoder)).predictions != self.test.labels)
+        wrong = int(np.count_nonzero(evaluate(network, Inputs.of(self.test, encoder)).predictions != self.test.labels))
         loss, error = evaluate(network, some).loss, wrong / len(self.test.labels)
         return Row(self.spec.model, self.recipe.name, method, self.seed, self.trainer.epoch, loss, error)
 
