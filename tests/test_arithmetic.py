@@ -1,6 +1,7 @@
 """The scalar rules: exact against Python integers, compiled, as plain Python, and in the CUDA simulator."""
 
 import itertools
+import math
 import os
 from fractions import Fraction
 from math import isqrt
@@ -193,6 +194,17 @@ def test_multiply_shift_of_edges(shift):
 def test_multiply_divide(a, b, divisor, down):
     divisor = max(1, divisor >> down)
     assert arithmetic.multiply_divide(*int64(a, b, divisor)) == nearest_saturated(Fraction(a * b, divisor))
+
+
+def test_divide_sticky():
+    """Every small pair, and edges: the floor of the exact quotient, odd unless that is whole; so rounding it rounds that."""
+    small = itertools.product(range(-70, 71), range(1, 18))
+    edges = ((value, divisor) for value in FEW_EDGES for divisor in (1, 2, 3, 7, 2**31 - 1, 2**62, 2**63 - 1))
+    for value, divisor in itertools.chain(small, edges):
+        exact, quotient = Fraction(value, divisor), int(arithmetic.divide_sticky(*int64(value, divisor)))
+        assert quotient == (exact if exact.denominator == 1 else math.floor(exact) | 1)
+        for shift in (2, 3, 9):
+            assert round(Fraction(quotient, 2**shift)) == round(exact / 2**shift)
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")

@@ -36,7 +36,8 @@ def gradient_of(seed, shape, exponent=-12, magnitude=2**14):
 class Reference:
     """The formulas of the module's docstring, in Fractions, rounded by tests/naive.py."""
 
-    def __init__(self, parameter, momentum, decay):
+    def __init__(self, parameter, momentum, decay, rounds_last=False):
+        self.rounds_last = rounds_last  # SWALP: weights move by the momentum before it is rounded
         self.stored = naive.value_of(parameter.value if parameter.master is None else parameter.master)
         self.momentum, self.decay, self.velocity = momentum, decay if parameter.decays else 0, None
         self.parameter, self.lost = parameter, 0
@@ -55,8 +56,9 @@ class Reference:
     def step(self, gradient, rate, batch, number):
         v = self.round("gradient", naive.value_of(gradient), number) + self.decay * batch * self.stored
         if self.momentum:
-            v = self.round("momentum", v + (0 if self.velocity is None else self.momentum * self.velocity), number)
-            self.velocity = v
+            exact = v + (0 if self.velocity is None else self.momentum * self.velocity)
+            self.velocity = self.round("momentum", exact, number)
+            v = exact if self.rounds_last else self.velocity
         before = self.stored
         role = "weight" if self.parameter.master is None else "master"
         self.stored = self.round(role, before - rate / batch * v, number)

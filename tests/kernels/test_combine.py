@@ -178,3 +178,17 @@ def test_the_fast_bias_is_the_plain_one():
 def test_a_bias_for_nothing():
     assert combine.add_bias(np.zeros((0, 3), np.int32), np.ones((1, 3), np.int64)) == 0
     assert combine.add_bias(np.zeros((3, 0), np.int32), np.ones((1, 0), np.int64)) == 0
+
+
+# Quotients --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 7, 97, 2**31 - 1, 2**62])
+def test_rows_are_divided_with_all_the_bits_there_is_room_for(divisor):
+    values = np.array([[0, 0, 0], [1, -1, 0], [5, -3, 2**20], [2**62, -(2**62), 12345], [-(2**61), 1, 2]])
+    quotients, ups = combine.divide_rows(values, divisor)
+    for row, made, up in zip(values.tolist(), quotients.tolist(), ups.tolist(), strict=True):
+        largest = max(map(abs, row))
+        assert up == (max(62 - largest.bit_length(), 0) if largest else 0)
+        assert made == [sticky(Fraction(value, divisor), up) for value in row]
+    assert combine.divide_rows(np.zeros((2, 0), np.int64), 3)[0].shape == (2, 0)

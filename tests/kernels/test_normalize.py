@@ -304,3 +304,21 @@ def test_running_statistics_move_towards_those_of_the_batch(rows, exponent):
             error = abs(int(after) - (int(old) + (target - int(old)) / 8))
             assert error <= Fraction(1, 2) + max(Fraction(1, 8), abs(target) / 2**33)
     assert saturated == expected_saturated
+
+
+def test_pooled_statistics_are_the_mean_of_the_batches_by_rows():
+    """Within half a unit a batch of the mean in Fractions, of what single batches give; batches of any size."""
+    rng = np.random.default_rng(8)
+    numbers = (np.full(3, 64), -6, np.zeros(3, np.int64), -6)
+    pooled, total, exact = [np.zeros(3, np.int64), np.zeros(3, np.int64)], 0, [[Fraction(0)] * 3, [Fraction(0)] * 3]
+    for batch, rows in enumerate((4, 1, 7, 2)):
+        x = rng.integers(-128, 128, (rows, 3)).astype(np.int8)
+        _, statistics = normalization.normalize_batch(x, -batch, *numbers, EPSILON)
+        alone = np.zeros(3, np.int64), np.zeros(3, np.int64)
+        normalization.update_running(statistics, *alone, 0)  # all the way: the batch's own
+        assert normalization.pool_running(statistics, *pooled, total) == 0
+        total += rows
+        for part in range(2):
+            exact[part] = [sum_ + rows * int(one) for sum_, one in zip(exact[part], alone[part], strict=True)]
+            for made, sum_ in zip(pooled[part], exact[part], strict=True):
+                assert abs(int(made) - sum_ / total) <= Fraction(batch + 1, 2)
