@@ -37,7 +37,12 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.made
 grid: $(VENV)/.installed-all ## the cliff study on DIGITS; ARGS="--dataset mnist" for another
 	$(BIN)/python experiments/grid.py $(ARGS)
 
-test: lint types unit unit-nojit unit-cudasim notebooks ## what CI runs: lint, types, tests three ways, notebooks
+# The longest beside the others, where make can keep their reports apart; never two that compile into one cache.
+TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--jobs=2 --output-sync=target)
+
+test: lint types ## what CI runs: lint, types, tests three ways, notebooks
+	$(MAKE) $(TOGETHER) unit unit-cudasim unit-nojit
+	$(MAKE) notebooks
 
 lint: $(VENV)/.installed-dev ## ruff: lint and format
 	$(BIN)/ruff check
@@ -53,7 +58,7 @@ unit-nojit: $(VENV)/.installed-dev ## arithmetic and kernels as plain Python
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PLAIN)
 
 unit-cudasim: $(VENV)/.installed-dev ## arithmetic and GPU kernels in the CUDA simulator
-	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest $(CUDASIM)
+	NUMBA_ENABLE_CUDASIM=1 NUMBA_CACHE_DIR=$(CURDIR)/$(VENV)/numba-cudasim $(BIN)/python -m pytest $(CUDASIM)
 
 notebooks: $(VENV)/.installed-dev ## run every notebook
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
