@@ -1,61 +1,216 @@
 """SWALP: train in low precision, average the weights (Yang et al. 2019).
 
-    python experiments/swalp.py --study linear                        # a quadratic: below a minute
-    python experiments/swalp.py --study logistic --dataset digits     # convex, and where the bits end
-    python experiments/swalp.py --study preresnet --data-dir DATA     # a network on CIFAR-10, hours
+    python experiments/swalp.py --study linear                          # a quadratic, half a minute
+    python experiments/swalp.py --study logistic                        # DIGITS: how many fraction bits, half a minute
+    python experiments/swalp.py --study preresnet --data-dir DATA       # a network on CIFAR-10, hours
 
-Expected: see docs/studies/swalp.
+Expected: the average of 8/6-bit weights ends about 80 times nearer to the optimum of the quadratic than the weights themselves;
+on DIGITS the average with 4 fraction bits is as good as the last weights with 6. docs/studies/swalp has all numbers.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from intnet import commandline  # all else is imported in main, where Ctrl-C is answered from the first moment on
 
+DESCRIPTION = """\
+Train with every weight rounded to few bits after every step, and average the weights over the end of the training. Rounded
+weights end in a cloud around the optimum whose size the grid decides; their average lies far nearer than the grid is fine.
+Averages are exact: integers, added up without any rounding.
+
+studies (--study):
+  linear     least squares in 256 dimensions: squared distance to the optimum, weights of 10, 8 and 6 bits, and wide
+  logistic   softmax regression on digits or mnist: gradient, loss and errors against the fraction bits of the weights
+  vgg        VGG16 without batch normalization on CIFAR: 8-bit training against its average, and both in wide words
+  preresnet  PreResNet, likewise"""
+
+EPILOG = """\
+what you get in --out:
+  linear.csv, logistic.csv or epochs.csv   every number; errors are fractions of 1, distances are squared, losses in nats
+  a picture, config.json                   and of a network runs/, with a checkpoint of each recipe and seed, and table.md
+
+examples:
+  python experiments/swalp.py --study linear --formats fxp-s12/10,fxp-s8/6 --seeds 3
+  python experiments/swalp.py --study logistic --dataset mnist --data-dir DATA --fraction-bits 2,4,6,8
+  python experiments/swalp.py --study vgg --dataset cifar10 --data-dir DATA --samples 5000 --epochs 3      a quick look
+  python experiments/swalp.py --study preresnet --recipes bfp8,bfp8-big,bfp8-mixed --seeds 3 --data-dir DATA
+  python experiments/swalp.py --study preresnet --width 1 --depth 164 --epochs 225 --device gpu --data-dir DATA
+                                           the published setting (vgg: --width 1 --dropout 0.5 --epochs 300)
+
+recipes of the networks, all stochastic: bfp8 has an exponent a row of weights and a sample of activations and errors (small
+blocks), bfp8-big one a tensor, bfp8-mixed rows of weights and whole tensors of the rest, as in the released code; any other of
+experiments/train.py, or a .json file, will do. A row of a vector is one number, so vectors have one exponent.
+
+A study that was stopped goes on when the same command is given again, with the same bits. The networks of one study may be
+trained by several such commands at once: each takes what no other is training. Without --data-dir, data are searched in
+$INTNET_DATA and then downloaded once. Exit codes: 0, 2 (bad input), 130 (Ctrl-C)."""
+
+NETWORKS, CONVEX = ("vgg", "preresnet"), ("linear", "logistic")
+OWN = {  # options that only some studies have
+    "dataset": ("logistic", *NETWORKS),
+    "data_dir": ("logistic", *NETWORKS),
+    "samples": ("logistic", *NETWORKS),
+    "decay": ("logistic", *NETWORKS),
+    "iterations": CONVEX,
+    "formats": ("linear",),
+    "fraction_bits": ("logistic",),
+    **dict.fromkeys(("recipes", "epochs", "averaging_rate", "momentum", "batch", "every", "unit", "average_bits"), NETWORKS),
+    **dict.fromkeys(("width", "evaluation_samples", "device"), NETWORKS),
+    "depth": ("preresnet",),
+    "dropout": ("vgg",),
+}
+
 
 def parse() -> argparse.Namespace:
-    parser = commandline.Parser("SWALP", "")
-    add, integer = parser.add_argument, commandline.integer
-    at_least_1 = integer(range(1, 2**31))
-    add("--study", choices=("vgg", "preresnet"), required=True)
-    add("--dataset", default="cifar10")
-    add("--recipes", default="bfp8-mixed,wide", type=lambda text: tuple(text.split(",")))
-    add("--seeds", type=at_least_1, default=1)
-    add("--epochs", type=at_least_1, default=15)
-    add("--start", type=at_least_1)
-    add("--rate")
-    add("--averaging-rate")
-    add("--every", type=at_least_1, default=1)
-    add("--unit", choices=("epoch", "step"), default="epoch")
-    add("--average-bits", type=integer(range(8, 17)))
-    add("--width", type=commandline.number)
-    add("--depth", type=at_least_1)
-    add("--dropout", type=commandline.number, default=0.0)
-    add("--samples", type=at_least_1)
-    add("--evaluation-samples", type=at_least_1, default=5000)
-    add("--data-dir", type=commandline.folder)
-    add("--device", choices=("cpu", "gpu", "auto"), default="cpu")
-    add("--threads", type=integer(range(1, 1025)))
-    add("--out", type=commandline.folder, default=Path("results/swalp"))
-    return parser.parse_args()
+    """Read the command line."""
+    parser = commandline.Parser(DESCRIPTION, EPILOG)
+    integer, at_least_1 = commandline.integer, commandline.integer(range(1, 2**31))
+    add = parser.add_argument
+    add("--study", choices=(*CONVEX, *NETWORKS), required=True, help="see above")
+    add("--seeds", type=at_least_1, metavar="N", help="(default: 5; networks 3)")
+    add(
+        "--rate",
+        metavar="R",
+        help="learning rate, as 2^-9, 0.01 or 3/128 (default: linear 2^-10, logistic and vgg 0.05, else 0.1)",
+    )
+    add(
+        "--averaging-start",
+        type=integer(range(2**31)),
+        metavar="N",
+        help="averaging begins after so many iterations, or epochs of a network (default: 20000, 60000, 2/3 of the epochs)",
+    )
+    add("--threads", type=integer(range(1, 1025)), metavar="N", help="the bits are the same (default: all cores)")
+    add("--out", type=commandline.folder, metavar="DIR", help="results folder (default: results/swalp-STUDY[-DATASET])")
+    add("--fresh", action="store_true", help="set an old folder aside under a dated name and begin anew")
+    add("--no-plots", action="store_true", help="write no picture")
+    add("--quiet", action="store_true", help="no progress bar, no report")
+    add = parser.add_argument_group("all but linear").add_argument
+    add(
+        "--dataset",
+        metavar="NAME",
+        help="logistic: digits, mnist, fashion-mnist (default: digits); else cifar10, cifar100, ...",
+    )
+    add(
+        "--data-dir",
+        type=commandline.folder,
+        metavar="DIR",
+        help="folder of the data set's files; DIR and DIR/DATASET are searched",
+    )
+    add("--samples", type=at_least_1, metavar="N", help="only the first N training samples, for a quick look")
+    add("--decay", metavar="D", help="weight decay (default: logistic 1e-4, vgg 5e-4, preresnet 3e-4)")
+    add = parser.add_argument_group("linear and logistic").add_argument
+    add("--iterations", type=at_least_1, metavar="N", help="of one sample each (default: 200,000)")
+    add("--formats", type=_words, metavar="A,B", help="linear: of the weights (default: fxp-s10/8,fxp-s8/6,fxp-s6/4)")
+    add("--fraction-bits", type=commandline.integer_range, metavar="A:B", help="logistic: A to B - 1, or A,B,C (default: 2:15)")
+    add = parser.add_argument_group("networks").add_argument
+    add("--recipes", type=_words, metavar="A,B", help="(default: bfp8-mixed,wide)")
+    add("--epochs", type=at_least_1, metavar="N", help="(default: 15)")
+    add("--averaging-rate", metavar="R", help="(default: 0.01)")
+    add("--momentum", metavar="M", help="(default: 0.9)")
+    add("--batch", type=at_least_1, metavar="N", help="samples a step (default: 128)")
+    add("--unit", choices=("epoch", "step"), help="of --every (default: epoch)")
+    add("--every", type=at_least_1, metavar="N", help="epochs or steps between two moments that are averaged (default: 1)")
+    add(
+        "--average-bits", type=integer(range(8, 17)), metavar="N", help="round the average to 8..16 bits (default: it is exact)"
+    )
+    add("--width", type=commandline.number, metavar="W", help="factor on the channels (default: vgg 0.25, preresnet 0.5)")
+    add("--depth", type=at_least_1, metavar="N", help="preresnet: 6 n + 2, or 9 n + 2 from 56 on (default: 20)")
+    add("--dropout", type=commandline.number, metavar="P", help="vgg: before dense layers (default: 0)")
+    add("--evaluation-samples", type=at_least_1, metavar="N", help="training images for loss and statistics (default: 5000)")
+    add("--device", choices=("cpu", "gpu", "auto"), help="where to train: the bits are the same (default: cpu)")
+    arguments = parser.parse_args()
+    given = {name for name, value in vars(arguments).items() if value is not None}
+    for name in sorted(given & OWN.keys()):
+        if arguments.study not in OWN[name]:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(
+                f"{option} belongs to --study {' or '.join(OWN[name])}, got it with --study {arguments.study}; leave it out"
+            )
+    if arguments.out is None:
+        named = ("swalp", arguments.study, arguments.dataset)
+        arguments.out = Path("results") / "-".join(filter(None, named))
+    return arguments
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Read a list of words."""
+    return tuple(text.split(","))
 
 
 def main(arguments: argparse.Namespace) -> None:
+    """Run the study."""
+    given = {name: value for name, value in vars(arguments).items() if value is not None and name in OWN}
+    given |= {} if arguments.rate is None else {"rate": arguments.rate}
+    sentences = (_network if arguments.study in NETWORKS else _convex)(arguments, given)
+    if not arguments.quiet:
+        print(*sentences, f"Results: {arguments.out}", sep="\n")
+
+
+def _convex(arguments: argparse.Namespace, given: dict) -> list[str]:
+    """Run a study of a convex problem: its runs are independent, and trained in threads."""
+    from intnet.studies.swalp_convex_reading import export
+    from tqdm.auto import tqdm
+
+    from intnet import datasets
+    from intnet.studies import swalp_convex
+
+    given |= {} if arguments.averaging_start is None else {"averaging_start": arguments.averaging_start}
+    given |= {} if arguments.seeds is None else {"seeds": range(arguments.seeds)}
+    data = {"data_dir": given.pop("data_dir", None)} if arguments.study == "logistic" else {}
+    linear = arguments.study == "linear"
+    spec = (swalp_convex.LinearSpec if linear else swalp_convex.LogisticSpec)(**given)
+    _set_aside(arguments, swalp_convex, lambda: linear or datasets.load(spec.dataset, **data, subset="train"))
+    with tqdm(total=len(spec.runs()), unit="run", disable=arguments.quiet or None, leave=False) as bar:
+        run = swalp_convex.run_linear if linear else swalp_convex.run_logistic
+        run(spec, arguments.out, **data, threads=arguments.threads, progress=bar.update)
+    return export(spec, arguments.out, plots=not arguments.no_plots)
+
+
+def _network(arguments: argparse.Namespace, given: dict) -> list[str]:
+    """Run a study of a network, behind a progress bar, with a line for every row of its table."""
+    from tqdm.auto import tqdm
+
     from intnet import kernels
     from intnet.studies import swalp
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
-    same = ("recipes", "seeds", "epochs", "start", "rate", "averaging_rate", "every", "unit", "average_bits", "width", "depth",
-            "dropout", "samples", "evaluation_samples")
-    spec = swalp.NetworkSpec(arguments.study, arguments.dataset, **{name: getattr(arguments, name) for name in same})
-    swalp.run(spec, arguments.out, arguments.data_dir, device=arguments.device, begun=lambda t: print(t.name, flush=True),
-              after=lambda row: print(row, flush=True))
-    print(*swalp.describe(spec, swalp.stored_rows(spec, arguments.out)), sep="\n")
+    data_dir, device = given.pop("data_dir", None), given.pop("device", "cpu")
+    given |= {} if arguments.averaging_start is None else {"start": arguments.averaging_start}
+    spec = swalp.NetworkSpec(arguments.study, seeds=arguments.seeds or 3, **given)
+    _set_aside(arguments, swalp, lambda: next(swalp.trajectories(spec, data_dir, device)))
+    with tqdm(unit="sample", unit_scale=True, disable=arguments.quiet or None, leave=False) as bar:
+
+        def begun(trajectory) -> None:
+            left = (trajectory.trainer.epochs - trajectory.trainer.epoch) * len(trajectory.trainer.train)
+            bar.reset(left)
+            bar.set_description(trajectory.name)
+
+        def show(row) -> None:
+            if not arguments.quiet:
+                done = f"{row.recipe:>10} seed {row.seed} {row.method:>6} epoch {row.epoch:3}/{spec.epochs}"
+                bar.write(f"{done}   loss {row.train_loss:7.4f}   test error {row.test_error:7.2%}")
+                sys.stdout.flush()  # Ctrl-C ends the process as it stands
+
+        elsewhere = swalp.run(spec, arguments.out, data_dir, device=device, begun=begun, progress=bar.update, after=show)
+    rows = swalp.export(spec, arguments.out, plots=not arguments.no_plots)
+    others = [f"Trained by another command meanwhile: {', '.join(elsewhere)}."] if elsewhere else []
+    return [swalp.table(spec, rows), *swalp.describe(spec, rows), *others]
+
+
+def _set_aside(arguments: argparse.Namespace, study, check) -> None:
+    if arguments.fresh:
+        check()  # as without data, for example, the old results should stay where they are
+    if arguments.fresh and (aside := study.set_aside(arguments.out)) and not arguments.quiet:
+        print(f"The old results are in {aside}", flush=True)
 
 
 def interrupted(arguments: argparse.Namespace) -> str:
-    return "Interrupted."
+    """Say how to go on."""
+    kept = "Finished epochs" if arguments.study in NETWORKS else "Finished runs"
+    command = "the same command without --fresh" if arguments.fresh else "the same command"
+    return f"Interrupted. {kept} are kept in {arguments.out}; {command} goes on from there."
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from intnet import files
+from intnet._version import __version__
 from intnet.errors import InUseError, StudyError
 from intnet.recipe import Recipe
 from intnet.studies.swalp_networks import (
@@ -83,8 +84,12 @@ def summarize(spec: NetworkSpec, rows: Iterable[Row]) -> list[Result]:
     return list(dict.fromkeys(results))
 
 
+def _recipes(spec: NetworkSpec) -> list[Recipe]:
+    return [one for one in spec.recipes if isinstance(one, Recipe)]
+
+
 def _names(spec: NetworkSpec) -> list[str]:
-    return [one.name for one in spec.recipes if isinstance(one, Recipe)]
+    return [one.name for one in _recipes(spec)]
 
 
 def table(spec: NetworkSpec, rows: Sequence[Row]) -> str:
@@ -155,9 +160,7 @@ def run(
     spec : NetworkSpec
     folder : path
     data_dir, device : as in `trajectories`
-    begun : function of a Trajectory, optional
-        Called before a trajectory is trained, or passed over because it is complete.
-    progress, after : as in `train`
+    begun, progress, after : as in `train`
 
     Returns
     -------
@@ -173,10 +176,8 @@ def run(
             raise StudyError(f"{folder} holds {min(others)}, which is none of this study's; choose another --out")
     elsewhere = []
     for trajectory in trajectories(spec, data_dir, device):
-        if begun is not None:
-            begun(trajectory)
         try:
-            train(trajectory, folder / _RUNS / trajectory.name, progress=progress, after=after)
+            train(trajectory, folder / _RUNS / trajectory.name, begun=begun, progress=progress, after=after)
         except InUseError:
             elsewhere.append(trajectory.name)
         export(spec, folder, trajectory.config, plots=False)
@@ -201,14 +202,16 @@ def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
     return sorted(rows, key=lambda row: (names.index(row.recipe), METHODS.index(row.method), row.seed, row.epoch))
 
 
-def export(spec: NetworkSpec, folder: Path | str, config: dict[str, Any], *, plots: bool = True) -> list[Row]:
+def export(
+    spec: NetworkSpec, folder: Path | str, config: dict[str, Any] | None = None, *, plots: bool = True
+) -> list[Row]:  # fmt: skip
     """Write the tables, the configuration and the picture of what is there, and return its rows.
 
     Parameters
     ----------
     spec, folder : as in `run`
-    config : dict
-        A trajectory's: what all share is kept.
+    config : dict, optional
+        A trajectory's; else the configuration is left as it is.
     plots : bool
 
     Raises
@@ -217,8 +220,10 @@ def export(spec: NetworkSpec, folder: Path | str, config: dict[str, Any], *, plo
         If a file cannot be written.
     """
     folder, rows = Path(folder), stored_rows(spec, folder)
-    shared = {**config, "recipes": [one.to_dict() for one in spec.recipes if isinstance(one, Recipe)], "seeds": spec.seeds}
-    contents = {EPOCHS: epochs_csv(rows), TABLE: table(spec, rows), CONFIG: json.dumps(shared, indent=2) + "\n"}
+    contents = {EPOCHS: epochs_csv(rows), TABLE: table(spec, rows)}
+    if config is not None:
+        shared = {**config, "recipes": [one.to_dict() for one in _recipes(spec)], "seeds": spec.seeds, "intnet": __version__}
+        contents[CONFIG] = json.dumps(shared, indent=2) + "\n"
     with files.locked(folder, wait=60):
         for name, text in contents.items():
             files.write_changed(folder / name, text.encode())

@@ -293,6 +293,9 @@ def _config(spec: NetworkSpec, train: Dataset, test: Dataset) -> dict[str, Any]:
         "depth": spec.depth,
         "dropout": spec.dropout,
         "epochs": spec.epochs,
+        "optimizer": spec.optimizer(0).describe(),
+        "batch": spec.batch,
+        "samples": len(train.labels),
         "evaluation_samples": spec.evaluation_samples,
         "evaluated_average": f"in recipe {AVERAGE_RECIPE}",
         "loss_unit": "nats a sample, of the first training images, without augmentation",
@@ -301,7 +304,8 @@ def _config(spec: NetworkSpec, train: Dataset, test: Dataset) -> dict[str, Any]:
 
 
 def train(
-    trajectory: Trajectory, folder: Path, *, progress: Progress | None = None, after: Callable[[Row], object] | None = None
+    trajectory: Trajectory, folder: Path, *, begun: Callable[[Trajectory], object] | None = None,
+    progress: Progress | None = None, after: Callable[[Row], object] | None = None,
 ) -> None:  # fmt: skip
     """Train a trajectory to its end, from wherever its folder says it is; after every epoch keep a checkpoint and its rows.
 
@@ -310,6 +314,8 @@ def train(
     trajectory : Trajectory
     folder : path
         Its own; locked while it is used.
+    begun : function of the trajectory, optional
+        Called before training, when the trajectory is where its folder says.
     progress : function of an int, optional
         Told how many samples more have been trained on.
     after : function of a Row, optional
@@ -337,6 +343,8 @@ def train(
         if path.exists():
             _resume(trajectory, path)
             files.write_changed(folder / EPOCHS, epochs_csv(trajectory.rows).encode())
+        if begun is not None:
+            begun(trajectory)
         trainer.run(after=keep, progress=progress)
 
 
