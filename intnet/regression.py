@@ -174,9 +174,22 @@ def _in_range(name: str, value: object, low: int, high: int) -> int:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: the format of the weights, signed, and the seed of its samples and its roundings."""
+    """One training.
 
-    format: Fixed
+    Parameters
+    ----------
+    format : Fixed or str
+        Of the weights, signed.
+    seed : int, 0..2**64 - 1
+        Of the samples and of the rounding.
+
+    Raises
+    ------
+    InputError
+        If an argument is none of these.
+    """
+
+    format: Any
     seed: int = 0
 
     def __post_init__(self) -> None:
