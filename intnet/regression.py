@@ -421,9 +421,9 @@ def train_sgd(
     threads = available_cores() if threads is None else _in_range("threads", threads, 1, 2**16)
     plans = {}
     for run in runs:
-        check_sums(run.format, looks[-1] - averaging_start)
         if run.format not in plans:
             plans[run.format] = plan(problem, run.format, rate)
+            check_sums(run.format, looks[-1] - averaging_start)
     return _train([(run, plans[run.format]) for run in runs], problem.shape, averaging_start, looks, threads)
 
 

@@ -1,4 +1,4 @@
-"""Gradient descent on convex problems: every bit that of the definition, in whatever pieces; small, as plain Python runs it too."""
+"""Gradient descent on convex problems: every bit that of the definition, in whatever pieces; small enough for plain Python."""
 
 from fractions import Fraction
 
