@@ -260,7 +260,7 @@ def mean_values(sums: NDArray[np.int64], count: int, fraction_bits: int) -> NDAr
     """Return ``sums / (count * 2**fraction_bits)`` as float64, each the nearest to the exact quotient.
 
     >>> mean_values(np.array([1, -2**62 - 1]), 3, 0).tolist()
-    [0.3333333333333333, -1.537228672809129e+18]
+    [0.3333333333333333, -1.5372286728091292e+18]
     """
     shift, below = max(-fraction_bits, 0), count << max(fraction_bits, 0)
     # Python's quotient of two integers is rounded once, whatever their size.

@@ -215,16 +215,18 @@ def describe_logistic(findings: Sequence[LogisticFindings]) -> list[str]:
             f"Wide: the last iterate {last.loss:.4f}, {last.train_error:.2%} and {last.test_error:.2%}; the average "
             f"{average.loss:.4f}, {average.train_error:.2%} and {average.test_error:.2%}."
         )
-        for method, what in ((SGD_LP, "last iterate"), (SWALP, "average")):
-            enough = [few for few in bits if by_name[few, method].train_error <= average.train_error + 0.001]
-            sentences.append(
-                f"Within a tenth of a percentage point of the wide average's training error: the {what} from "
-                f"{enough[0]} fraction bits on."
-                if enough and enough == bits[bits.index(enough[0]) :]
-                else f"Within a tenth of a percentage point of the wide average's training error: the {what} at "
-                f"{', '.join(map(str, enough)) or 'none'} of the fraction bits tried."
-            )
+    for measure, what in (("loss", "loss"), ("train_error", "training error")):
+        needed = {few: _needed_by_last(by_name, bits, getattr(by_name[few, SWALP], measure), measure) for few in bits}
+        pairs = ", ".join(f"{few}: {'none tried' if need is None else need}" for few, need in needed.items())
+        sentences.append(
+            f"Fraction bits with which the last iterate has at most the {what} of the average with so many: {pairs}."
+        )
     return sentences
+
+
+def _needed_by_last(by_name: Any, bits: Sequence[int], most: float, measure: str) -> int | None:
+    """Return the fewest fraction bits with which the last iterate reaches a value of a measure, or None."""
+    return next((few for few in bits if getattr(by_name[few, SGD_LP], measure) <= most), None)
 
 
 # 3. Writing -------------------------------------------------------------------------------------------------------------
