@@ -17,6 +17,7 @@ rounded, and the weights are, once a step. Distances, losses and errors are reck
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -462,9 +463,10 @@ def _run(
     if stored:
         progress(stored)
     if missing:
-        for snapshots in train(missing):
-            table.add(rows_of(snapshots))
-            progress(1)
+        with closing(train(missing)) as trained:  # stops the threads at once, however this ends
+            for snapshots in trained:
+                table.add(rows_of(snapshots))
+                progress(1)
 
 
 def _stored(table: tables.Table, found: list[Any], names: Any, each: int) -> set[Any]:

@@ -217,9 +217,15 @@ def describe_logistic(findings: Sequence[LogisticFindings]) -> list[str]:
         )
     for measure, what in (("loss", "loss"), ("train_error", "training error")):
         needed = {few: _needed_by_last(by_name, bits, getattr(by_name[few, SWALP], measure), measure) for few in bits}
-        pairs = ", ".join(f"{few}: {'none tried' if need is None else need}" for few, need in needed.items())
+        equal = ", ".join(f"{few}: {need}" for few, need in needed.items() if need is not None)
+        never = ", ".join(str(few) for few, need in needed.items() if need is None)
         sentences.append(
-            f"Fraction bits with which the last iterate has at most the {what} of the average with so many: {pairs}."
+            f"Fraction bits with which the last iterate does as well as the average, by {what}: "
+            + "; ".join(
+                [f"for an average with {equal}"] * bool(equal)
+                + [f"with none of those tried as well as with {never}"] * bool(never)
+            )
+            + "."
         )
     return sentences
 
