@@ -149,11 +149,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _convex(arguments: argparse.Namespace, given: dict) -> list[str]:
     """Run a study of a convex problem: its runs are independent, and trained in threads."""
-    from intnet.studies.swalp_convex_reading import export
     from tqdm.auto import tqdm
 
     from intnet import datasets
     from intnet.studies import swalp_convex
+    from intnet.studies.swalp_convex_reading import export
 
     given |= {} if arguments.averaging_start is None else {"averaging_start": arguments.averaging_start}
     given |= {} if arguments.seeds is None else {"seeds": range(arguments.seeds)}

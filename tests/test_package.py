@@ -29,6 +29,7 @@ ROOMS = {
     "datasets": {"errors", "formats"},
     "plotting": {"errors", "formats"},
     "online": {"errors", "formats", "arithmetic", "kernels"},
+    "regression": {"errors", "formats", "kernels", "online", "optimizers", "random"},
     "sweeps": {"errors", "files", "formats", "online"},
     "studies": {
         "_version",
@@ -45,6 +46,7 @@ ROOMS = {
         "network",
         "optimizers",
         "recipe",
+        "regression",
         "telemetry",
         "training",
     },

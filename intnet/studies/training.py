@@ -214,6 +214,13 @@ def usual_augmentation(dataset: str) -> Augmentation:
     return _DEFAULTS[dataset].augmentation
 
 
+def first_parts(dataset: str, data_dir: Path | str | None, samples: int | None) -> tuple[Dataset, Dataset]:
+    """Load the training and the test part of a data set, of each the first samples if a number is given."""
+    loaded = {part: datasets.load(dataset, data_dir, subset=part) for part in ("train", "test")}
+    train, test = (first_samples(data, samples, part) for part, data in loaded.items())
+    return train, test
+
+
 def first_samples(data: Dataset, samples: int | None, part: str) -> Any:
     """Return the first samples of a data set; of a test part at most so many."""
     if samples is None:

@@ -48,6 +48,7 @@ from intnet.kernels.plain.online import (
 from intnet.kernels.plain.pooling import max_pool, max_pool_backward, sum_pool, sum_pool_backward
 from intnet.kernels.plain.product import bring_into_word, limit_sums, multiply, quantized_multiply
 from intnet.kernels.plain.reduce import argmax_rows, extremes, join_sums, moments, moments_by_words, split_words, sum_axis
+from intnet.kernels.plain.regression import ORDER_STREAM, ROUNDING_STREAM, least_squares_sgd, softmax_sgd
 from intnet.kernels.plain.requantize import (
     COUNT_LOST,
     COUNT_SATURATED,
@@ -72,6 +73,8 @@ __all__ = [
     "ERROR_HIGH",
     "FLOORED",
     "LOST",
+    "ORDER_STREAM",
+    "ROUNDING_STREAM",
     "SEEN_MAXIMUM",
     "SEEN_MINIMUM",
     "TOTALS",
@@ -104,6 +107,7 @@ __all__ = [
     "largest_row_sum",
     "leaky_relu",
     "leaky_relu_backward",
+    "least_squares_sgd",
     "limit_sums",
     "linear_combination",
     "logistic_backward",
@@ -132,6 +136,7 @@ __all__ = [
     "sign_backward_clip",
     "sign_backward_polynomial",
     "softmax_gradient",
+    "softmax_sgd",
     "split_words",
     "subtract_target",
     "sum_axis",

@@ -56,6 +56,26 @@ def niti_gradient(logits, exponents, labels, out):
 
 
 @jit
+def softmax_gradient_row(row, exponent, label, powers, out):
+    """Write the softmax of one row with 30 fraction bits, less one for its label, into `out`; see `softmax_gradient`.
+
+    `powers` is room for as many int64 as there are classes.
+    """
+    classes = row.shape[0]
+    largest = extent(row, row[0], row[0])[1]
+    total, given = np.int64(0), np.int64(0)
+    for c in range(classes):
+        powers[c] = exp_negative(largest - row[c], exponent)
+        total += powers[c]
+    half = total >> np.int64(1)
+    for c in range(classes):
+        share = ((powers[c] << np.int64(FRACTION_BITS)) + half) // total  # below 2**60 + 2**61
+        out[c] = share
+        given += share
+    out[label] = np.int64(out[label]) - given
+
+
+@jit
 def softmax_gradient(logits, exponents, labels, out):
     """Write the softmax of every row with 30 fraction bits, less one for its label, into `out`; rows add up to 0.
 
@@ -70,19 +90,8 @@ def softmax_gradient(logits, exponents, labels, out):
     samples, classes = logits.shape
     powers = np.empty(classes, np.int64)
     for i in range(samples):
-        row, target = logits[i], out[i]
         exponent = exponents[i] if exponents.shape[0] > 1 else exponents[0]
-        largest = extent(row, row[0], row[0])[1]
-        total, given = np.int64(0), np.int64(0)
-        for c in range(classes):
-            powers[c] = exp_negative(largest - row[c], exponent)
-            total += powers[c]
-        half = total >> np.int64(1)
-        for c in range(classes):
-            share = ((powers[c] << np.int64(FRACTION_BITS)) + half) // total  # below 2**60 + 2**61
-            target[c] = share
-            given += share
-        target[labels[i]] = np.int64(target[labels[i]]) - given
+        softmax_gradient_row(logits[i], exponent, labels[i], powers, out[i])
 
 
 @jit
