@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from intnet import datasets
 from intnet._version import __version__
 from intnet.datasets import Dataset
 from intnet.errors import InputError, StudyError
@@ -434,9 +433,7 @@ def run_logistic(
     InputError, StudyError
         As of :func:`run_linear`.
     """
-    data, test = (
-        first_samples(datasets.load(spec.dataset, data_dir, subset=part), spec.samples, part) for part in ("train", "test")
-    )
+    data, test = first_parts(spec.dataset, data_dir, spec.samples)
     problem, unseen = logistic_problem(data, spec.decay), logistic_problem(test)
 
     def train(runs: list[Run]) -> Any:
