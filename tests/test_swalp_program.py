@@ -157,7 +157,7 @@ def test_rows_of_training_do_not_depend_on_the_average(made, tmp_path):
         (("--study", "vgg", "--depth", "20"), ("--depth belongs to --study preresnet",)),
         (("--study", "logistic", "--formats", "fxp-s8/6"), ("--formats belongs to --study linear",)),
         (
-            ("--study", "vgg", "--dataset", "digits", "--epochs", "3", "--averaging-start", "4"),
+            ("--study", "preresnet", "--dataset", "digits", "--epochs", "3", "--averaging-start", "4"),
             ("would be no average", "after 3"),
         ),
         (("--study", "vgg", "--dataset", "digits"), ("max_pool4", "(1, 1,")),
