@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from intnet.models import make_model
     from intnet.network import Network
     from intnet.online import Cell, CellResult, OnlineProblem, train_cells
-    from intnet.optimizers import SGD, Factor, Schedule
+    from intnet.optimizers import SGD, SWALP, Average, Factor, Schedule, SWALPSchedule
     from intnet.recipe import RECIPES, Recipe, Role
     from intnet.sklearn import IntegerMLPClassifier
     from intnet.sweeps import GridSpec, GridStore, open_grid
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
         requantize,
         round_shift,
     )
-    from intnet.training import Trainer, evaluate
+    from intnet.training import Trainer, evaluate, pool_statistics
 
 __all__ = [
     "RECIPES",
     "SGD",
+    "SWALP",
     "Augmentation",
+    "Average",
     "BlockFloat",
     "Cell",
     "CellResult",
@@ -59,6 +61,7 @@ __all__ = [
     "Recipe",
     "Role",
     "Rounding",
+    "SWALPSchedule",
     "Schedule",
     "StudyError",
     "Tile",
@@ -76,6 +79,7 @@ __all__ = [
     "multiply_by_quantized_multiplier",
     "open_grid",
     "parse_format",
+    "pool_statistics",
     "quantize",
     "requantize",
     "round_shift",
@@ -90,7 +94,7 @@ _HOMES = {
     "models": ("make_model",),
     "network": ("Network",),
     "online": ("Cell", "CellResult", "OnlineProblem", "train_cells"),
-    "optimizers": ("SGD", "Factor", "Schedule"),
+    "optimizers": ("SGD", "SWALP", "Average", "Factor", "SWALPSchedule", "Schedule"),
     "recipe": ("RECIPES", "Recipe", "Role"),
     "sklearn": ("IntegerMLPClassifier",),
     "sweeps": ("GridSpec", "GridStore", "open_grid"),
@@ -104,7 +108,7 @@ _HOMES = {
         "requantize",
         "round_shift",
     ),
-    "training": ("Trainer", "evaluate"),
+    "training": ("Trainer", "evaluate", "pool_statistics"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
