@@ -17,8 +17,8 @@ from intnet.inputs import Augmentation, Encoder, Inputs
 from intnet.kernels.cuda import _driver
 from intnet.models import make_model
 from intnet.network import Network
-from intnet.optimizers import SGD
-from intnet.training import Trainer, evaluate
+from intnet.optimizers import SGD, SWALP, SWALPSchedule
+from intnet.training import Trainer, evaluate, pool_statistics
 
 ROOT = Path(__file__).resolve().parent.parent
 usable = pytest.mark.skipif(
@@ -115,6 +115,23 @@ def test_a_network_of_images_is_the_same_on_both(make, recipe):
     data, moved = samples(2, (4, 4, 2)), Augmentation(1, True)
     here, there = (what_came_of(*train(make, recipe, device, data, 2, moved)) for device in ("cpu", "gpu"))
     assert there == here
+
+
+@usable
+def test_averages_are_the_same_on_both():
+    """SWALP on a small network: its weights and sums; written into a network there, its statistics and outputs."""
+    data, found = samples(4, (3, 3, 1)), []
+    for device in ("cpu", "gpu"):
+        network, wide = (Network([layers.Flatten(), layers.Dense(4), layers.BatchNorm(), layers.Dense(3)], data.shape, name)
+                         for name in ("bfp8-mixed", "wide"))  # fmt: skip
+        inputs, wide_inputs = (Inputs.of(data, Encoder.of(data, one.recipe)) for one in (network, wide))
+        swalp = SWALP(SWALPSchedule("2^-3", start=1, averaging_rate="2^-4"), unit="step")
+        Trainer(network, swalp, inputs, epochs=2, batch=2, device=device).run()
+        swalp.average.write(wide.to(device).parameters)
+        pool_statistics(wide, wide_inputs, batch=2)
+        sums = {name: array.tobytes() for name, array in swalp.state().items()}
+        found.append((network.digest(), sums, wide.digest(), evaluate(wide, wide_inputs).loss))
+    assert found[0] == found[1]
 
 
 @usable
