@@ -20,7 +20,6 @@ from intnet.recipe import Recipe
 from intnet.studies.swalp_networks import (
     AVERAGE_RECIPE,
     EPOCHS,
-    PUBLISHED,
     NetworkSpec,
     Progress,
     Row,
@@ -230,7 +229,8 @@ def export(
         if plots and rows:
             from intnet import plotting
 
-            title = f"{spec.dataset}, {PUBLISHED[spec.model].name} at width {spec.width:g}"
+            name = spec.model if spec.depth is None else f"{spec.model} of depth {spec.depth}"
+            title = f"{spec.dataset}, {name} at width {spec.width:g}"
             figure = plotting.plot_averages(rows, start=spec.start, title=title)
             files.write_atomically(folder / PICTURE, lambda path: figure.savefig(path, dpi=150))
     return rows
