@@ -11,7 +11,7 @@ from _gpu_report import DiffersError, Rows, check_equal
 from _gpu_times import floor_of
 from training import HIDDEN, Images
 
-from intnet import datasets, kernels, online
+from intnet import datasets, jobs, kernels, online
 from intnet.inputs import Encoder, Inputs
 from intnet.kernels.cuda import _driver
 from intnet.models import make_model
@@ -83,7 +83,7 @@ def time_grid(rows: Rows, options: argparse.Namespace) -> None:
         return {"first": seconds[0], "wall": statistics.median(seconds[1:]), "detail": f"{len(cells)} cells"}
 
     rows.piece("the MNIST grid on the GPU", lambda: on(device="gpu"), need=5, status="timed")
-    cores = online.available_cores()
+    cores = jobs.available_cores()
     rows.piece(f"the MNIST grid on the CPU, {cores} threads", lambda: on(device="cpu"), need=5, status="timed")
     if cores != 2:
         rows.piece("the MNIST grid on the CPU, 2 threads", lambda: on(device="cpu", threads=2), need=5, status="timed")

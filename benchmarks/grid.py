@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from intnet import commandline, datasets, online
+from intnet import commandline, datasets, jobs, online
 from intnet.studies.cliffs import cliff_problem
 from intnet.sweeps import GridSpec
 
@@ -116,7 +116,7 @@ def main(arguments):
         "first_command_seconds": first,
         "first_command_ratio": loop_cell * cells / first,
         "command_peak_megabytes": max(memory for _, memory in later),
-        "threads": online.available_cores(),
+        "threads": jobs.available_cores(),
     }
     print(f"NumPy loop          {loop_cell:8.4f} s a cell   ({', '.join(f'{s:.3f}' for s in loop)})")
     print(f"intnet              {our_cell:8.5f} s a cell   {numbers['grid_seconds']:.3f} s for {cells} cells")

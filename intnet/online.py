@@ -12,10 +12,8 @@ The rule of one iteration is written out in :func:`intnet.kernels.plain.train_on
 import functools
 import itertools
 import operator
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 
 from intnet import kernels
 from intnet.errors import InputError
+from intnet.jobs import available_cores, in_threads
 
 FRACTION_BITS_MAX = 31
 SHIFT_MAX = 62
@@ -240,33 +239,9 @@ def train_cells(
         raise InputError(f"threads must be at least 1, got {threads}")
     device = kernels.resolve_device(device)
     # A GPU takes one launch after the other. A thread is for it alone, as meanwhile this one makes the next seed's problem.
-    return _train(problem_of_seed, cells, iterations, 1 if device == "gpu" else threads, device)
-
-
-def available_cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _train(
-    problem_of_seed: Callable[[int], OnlineProblem], cells: list[Cell], iterations: int, threads: int, device: str
-) -> Iterator[list[CellResult]]:
-    stop = threading.Event()
+    threads = 1 if device == "gpu" else threads
     groups = _groups(problem_of_seed, cells, iterations, threads, device)
-    running: set[Future[list[CellResult]]] = set()
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="intnet")
-    try:
-        while True:
-            for problem, group in itertools.islice(groups, 2 * threads - len(running)):
-                running.add(executor.submit(_train_group, problem, group, iterations, device, stop))
-            if not running:
-                return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-    finally:  # also when the caller is interrupted or stops listening
-        stop.set()
-        executor.shutdown(cancel_futures=True)
+    return in_threads(_train_group, ((*group, iterations, device) for group in groups), threads)
 
 
 def _groups(

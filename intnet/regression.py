@@ -9,11 +9,9 @@ The rule of one iteration is written out in :mod:`intnet.kernels.plain.regressio
 """
 
 import functools
-import itertools
 import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from intnet import kernels
 from intnet.errors import InputError
 from intnet.formats import Fixed
-from intnet.online import available_cores
+from intnet.jobs import available_cores, in_threads
 from intnet.optimizers import Factor
 from intnet.random import seed_words
 
@@ -424,28 +422,8 @@ def train_sgd(
         if run.format not in plans:
             plans[run.format] = plan(problem, run.format, rate)
             check_sums(run.format, looks[-1] - averaging_start)
-    return _train([(run, plans[run.format]) for run in runs], problem.shape, averaging_start, looks, threads)
-
-
-def _train(
-    runs: list[tuple[Run, _Plan]], shape: tuple[int, int], averaging_start: int, looks: list[int], threads: int
-) -> Iterator[list[Snapshot]]:
-    stop = threading.Event()
-    waiting = iter(runs)
-    running: set[Future[list[Snapshot]]] = set()
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="intnet")
-    try:
-        while True:
-            for run, how in itertools.islice(waiting, 2 * threads - len(running)):
-                running.add(executor.submit(_train_run, run, how, shape, averaging_start, looks, stop))
-            if not running:
-                return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-    finally:  # also when the caller is interrupted or stops listening
-        stop.set()
-        executor.shutdown(cancel_futures=True)
+    jobs = ((run, plans[run.format], problem.shape, averaging_start, looks) for run in runs)
+    return in_threads(_train_run, jobs, threads)
 
 
 def _train_run(

@@ -6,7 +6,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from intnet.errors import InputError
-from intnet.online import Cell, OnlineProblem, available_cores, train_cells
+from intnet.jobs import available_cores
+from intnet.online import Cell, OnlineProblem, train_cells
 
 GRID = [Cell(seed, lr, f) for seed in (0, 3) for lr in (0, 3, 7, 12) for f in (0, 4, 9, 31)]
 

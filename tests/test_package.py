@@ -28,8 +28,9 @@ ROOMS = {
     "tensor": {"errors", "formats", "random", "kernels"},
     "datasets": {"errors", "formats"},
     "plotting": {"errors", "formats"},
-    "online": {"errors", "formats", "arithmetic", "kernels"},
-    "regression": {"errors", "formats", "kernels", "online", "optimizers", "random"},
+    "jobs": set(),
+    "online": {"errors", "formats", "arithmetic", "kernels", "jobs"},
+    "regression": {"errors", "formats", "kernels", "jobs", "optimizers", "random"},
     "sweeps": {"errors", "files", "formats", "online"},
     "studies": {
         "_version",
