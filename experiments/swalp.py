@@ -1,11 +1,11 @@
 """SWALP: train in low precision, average the weights (Yang et al. 2019).
 
     python experiments/swalp.py --study linear                          # a quadratic, half a minute
-    python experiments/swalp.py --study logistic                        # DIGITS: how many fraction bits, half a minute
+    python experiments/swalp.py --study logistic                        # DIGITS: how many fraction bits, a minute
     python experiments/swalp.py --study preresnet --data-dir DATA       # a network on CIFAR-10, hours
 
 Expected: the average of 8/6-bit weights ends about 80 times nearer to the optimum of the quadratic than the weights themselves;
-on DIGITS the average with 4 fraction bits has fewer training errors than the last weights with 5. docs/studies/swalp has more.
+on DIGITS the average with 4 fraction bits has fewer training errors than the last weights with 6. docs/studies/swalp has more.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def parse() -> argparse.Namespace:
         "--averaging-start",
         type=integer(range(2**31)),
         metavar="N",
-        help="averaging begins after so many iterations, or epochs of a network (default: 20000, 60000, 2/3 of the epochs)",
+        help="averaging begins after so many iterations, or epochs (default: linear 1/10, logistic 3/10, networks 2/3 of all)",
     )
     add("--threads", type=integer(range(1, 1025)), metavar="N", help="the bits are the same (default: all cores)")
     add("--out", type=commandline.folder, metavar="DIR", help="results folder (default: results/swalp-STUDY[-DATASET])")
@@ -100,7 +100,7 @@ def parse() -> argparse.Namespace:
     add("--samples", type=at_least_1, metavar="N", help="only the first N training samples, for a quick look")
     add("--decay", metavar="D", help="weight decay (default: logistic 1e-4, vgg 5e-4, preresnet 3e-4)")
     add = parser.add_argument_group("linear and logistic").add_argument
-    add("--iterations", type=at_least_1, metavar="N", help="of one sample each (default: 200,000)")
+    add("--iterations", type=at_least_1, metavar="N", help="of one sample each (default: 200000; digits 800000)")
     add("--formats", type=_words, metavar="A,B", help="linear: of the weights (default: fxp-s10/8,fxp-s8/6,fxp-s6/4)")
     add("--fraction-bits", type=commandline.integer_range, metavar="A:B", help="logistic: A to B - 1, or A,B,C (default: 2:15)")
     add = parser.add_argument_group("networks").add_argument

@@ -92,8 +92,8 @@ class LinearSpec:
     seeds : iterable of int, 0..2**64 - 1
         Of the samples' order and the rounding. The problem has a seed of its own.
     iterations : int
-    averaging_start : int, 0..iterations - 1
-        So many iterations are done before the first whose weights are averaged.
+    averaging_start : int, 0..iterations - 1, optional
+        So many iterations are done before the first whose weights are averaged: by default a tenth of all.
     rate : what `Factor.of` takes
     features, samples : int
     data_seed : int, 0..2**32 - 1
@@ -114,7 +114,7 @@ class LinearSpec:
     wide: Any = "fxp-s40/32"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     iterations: int = 200_000
-    averaging_start: int = 20_000
+    averaging_start: int | None = None
     rate: Any = "2^-10"
     features: int = 256
     samples: int = 4096
@@ -133,7 +133,7 @@ class LinearSpec:
         for form in formats:
             if form.fraction_bits < 0:
                 raise InputError(f"fraction bits must not be negative, got {form}")
-        _check_training(self)
+        _check_training(self, 1)
         _set_integer(self, "features", 1, 2**16)
         _set_integer(self, "samples", 1, 2**24)
         _set_integer(self, "data_seed", 0, 2**32 - 1)
@@ -174,7 +174,7 @@ class LogisticSpec:
         A format so fine that it shows what is not due to rounding; None for none.
     seeds : iterable of int, 0..2**64 - 1
     iterations, averaging_start, rate
-        As in :class:`LinearSpec`.
+        As in :class:`LinearSpec`; by default 800,000 for digits and 200,000 for others, and three tenths of that.
     decay : what `Factor.of` takes
         The objective has ``decay / 2`` times the sum of the squared weights.
     samples : int, optional
@@ -197,8 +197,8 @@ class LogisticSpec:
     integer_bits: int = 4
     wide: Any = "fxp-s28/24"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    iterations: int = 200_000
-    averaging_start: int = 60_000
+    iterations: int | None = None
+    averaging_start: int | None = None
     rate: Any = "0.05"
     decay: Any = "1e-4"
     samples: int | None = None
@@ -209,7 +209,9 @@ class LogisticSpec:
         object.__setattr__(self, "fraction_bits", _integers("fraction_bits", self.fraction_bits, 0, 62))
         _set_integer(self, "integer_bits", 1, 63)
         object.__setattr__(self, "wide", None if self.wide is None else Run(self.wide).format)
-        _check_training(self)
+        if self.iterations is None:
+            object.__setattr__(self, "iterations", 800_000 if self.dataset == "digits" else 200_000)
+        _check_training(self, 3)
         object.__setattr__(self, "decay", Factor.of(self.decay))
         if self.samples is not None:
             _set_integer(self, "samples", 1, 2**31 - 1)
@@ -243,9 +245,12 @@ def _settings(spec: LinearSpec | LogisticSpec) -> dict[str, Any]:
     return settings
 
 
-def _check_training(spec: LinearSpec | LogisticSpec) -> None:
+def _check_training(spec: Any, tenths: int) -> None:
+    """Check what both studies have; by default averaging starts after so many tenths of the iterations."""
     object.__setattr__(spec, "seeds", _integers("seeds", spec.seeds, 0, 2**64 - 1))
     _set_integer(spec, "iterations", 1, ITERATIONS_MAX)
+    if spec.averaging_start is None:
+        object.__setattr__(spec, "averaging_start", spec.iterations * tenths // 10)
     _set_integer(spec, "averaging_start", 0, ITERATIONS_MAX)
     if spec.averaging_start >= spec.iterations:
         raise InputError(
@@ -386,7 +391,7 @@ def run_linear(
     best = optimum(problem)
 
     def train(runs: list[Run]) -> Any:
-        return train_sgd(problem, runs, spec.rate, spec.iterations, spec.averaging_start, spec.snapshots(), threads=threads)
+        return train_sgd(problem, runs, spec.rate, *_span(spec), spec.snapshots(), threads=threads)
 
     def rows_of(snapshots: list[Snapshot]) -> list[LinearRow]:
         rows = []
@@ -400,7 +405,7 @@ def run_linear(
 
     train(spec.runs())  # refuses what cannot be trained, before the folder is touched
     looks = spec.snapshots()
-    each = len(looks) + sum(look > spec.averaging_start for look in looks)
+    each = len(looks) + sum(look > _span(spec)[1] for look in looks)
     with tables.opened(folder, "linear.csv", LinearRow, spec.config(), _versions()) as table:
         names = {(*spec.name_of(run.format), run.seed): run for run in spec.runs()}
         stored = _stored(table, [(row.word_bits, row.fraction_bits, row.seed) for row in table.rows], names, each)
@@ -438,7 +443,7 @@ def run_logistic(
     problem, unseen = logistic_problem(data, spec.decay), logistic_problem(test)
 
     def train(runs: list[Run]) -> Any:
-        return train_sgd(problem, runs, spec.rate, spec.iterations, spec.averaging_start, threads=threads)
+        return train_sgd(problem, runs, spec.rate, *_span(spec), threads=threads)
 
     def rows_of(snapshots: list[Snapshot]) -> list[LogisticRow]:
         rows = []
@@ -455,6 +460,11 @@ def run_logistic(
         stored = _stored(table, [(row.fraction_bits, row.seed) for row in table.rows], names, 2)
         _run(table, [run for name, run in names.items() if name not in stored], len(stored), train, rows_of, progress)
     return table.rows
+
+
+def _span(spec: LinearSpec | LogisticSpec) -> tuple[int, int]:
+    """Return the iterations, and after how many averaging starts: both are numbers by now."""
+    return spec.iterations, spec.averaging_start  # type: ignore[return-value]
 
 
 def _run(
