@@ -105,7 +105,7 @@ def test_the_tables_of_a_network(made):
     assert len(lines) == 2 + 2 * 3
     assert lines[2].startswith("| `bfp8-mixed` | SGD | 2 | ")
     assert lines[0] in run.stdout
-    assert run.stdout.count("no clear difference") + run.stdout.count("points") == 2
+    assert run.stdout.count("seed by seed") == 2
     config = json.loads((folder / "config.json").read_text())
     assert config["optimizer"]["schedule"] == "swalp:2=0.0100002"
     assert (config["model"], config["depth"], config["samples"], config["seeds"]) == ("preresnet164", 8, 192, 2)
@@ -239,13 +239,15 @@ def test_sentences_claim_no_difference_under_two_deviations():
         ]  # fmt: skip
 
     assert swalp.describe(spec, rows(0.29)) == [
-        "bfp8-mixed: test error 31.00 ± 1.41 % at epoch 1, 29.00 ± 0.00 % of the average at the end, mean and deviation of 2 "
-        "seeds: no clear difference."
+        "bfp8-mixed: the average has a test error of 29.00 %, mean of 2 seeds; seed by seed that is 2.00 ± 1.41 points less "
+        "than the weights of epoch 1 (no clear difference), and 1.00 ± 0.00 points less than the weights of epoch 2."
     ]
-    assert "seeds: 3.00 points less." in swalp.describe(spec, rows(0.28))[0]
-    assert "seeds: 4.00 points more." in swalp.describe(spec, rows(0.35))[0]
-    assert "(1 seed, so no deviation)" in swalp.describe(spec, rows(0.28)[::2])[0]
+    assert "3.00 ± 1.41 points less than the weights of epoch 1, and" in swalp.describe(spec, rows(0.28))[0]
+    assert "4.00 ± 1.41 points more than the weights of epoch 1, and" in swalp.describe(spec, rows(0.35))[0]
+    assert "one seed; that is 2.00 points less than the weights of epoch 1, and" in swalp.describe(spec, rows(0.28)[::2])[0]
     assert swalp.describe(spec, []) == ["Nothing is trained to epoch 2 yet."]
+    unfinished = [row for row in rows(0.28) if (row.seed, row.method, row.epoch) != (1, "swalp", 2)]
+    assert [one.seeds for one in swalp.summarize(spec, unfinished)] == [1, 1, 1]
     lines = swalp.table(spec, rows(0.28)).splitlines()
     assert lines[2:] == [
         "| `bfp8-mixed` | SGD | 1 | 31.00 ± 1.41 | 2 | 7.61 ± 0.15 |",

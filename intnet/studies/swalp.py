@@ -68,19 +68,21 @@ def summarize(spec: NetworkSpec, rows: Iterable[Row]) -> list[Result]:
 
     Seeds that are not trained to the end are left out.
     """
-    found: dict[tuple[str, str, int], list[float]] = {}
-    for row in rows:
-        found.setdefault((row.recipe, row.method, row.epoch), []).append(100 * row.test_error)
     results = []
     for recipe in _names(spec):
-        for method, epoch in (("sgd_lp", spec.start), ("sgd_lp", spec.epochs), ("swalp", spec.epochs)):
-            assert epoch is not None
-            errors = found.get((recipe, method, epoch), [])
-            ended = len(found.get((recipe, "swalp", spec.epochs), []))
-            if errors and ended:
-                deviation = stdev(errors) if len(errors) > 1 else None
-                results.append(Result(recipe, method, epoch, fmean(errors), deviation, len(errors)))
-    return list(dict.fromkeys(results))
+        for (method, epoch), errors in _errors(spec, rows, recipe).items():
+            deviation = stdev(errors) if len(errors) > 1 else None
+            results.append(Result(recipe, method, epoch, fmean(errors), deviation, len(errors)))
+    return results
+
+
+def _errors(spec: NetworkSpec, rows: Iterable[Row], recipe: str) -> dict[tuple[str, int], list[float]]:
+    """Return a recipe's test errors in percent: when averaging began, at the end, and of the average; seed by seed."""
+    of = {(row.seed, row.method, row.epoch): 100 * row.test_error for row in rows if row.recipe == recipe}
+    start, end = spec.start or 0, spec.epochs
+    seeds = [seed for seed in range(spec.seeds) if (seed, "swalp", end) in of]
+    moments = dict.fromkeys((("sgd_lp", start), ("sgd_lp", end), ("swalp", end)))
+    return {moment: [of[seed, *moment] for seed in seeds] for moment in moments} if seeds else {}
 
 
 def _recipes(spec: NetworkSpec) -> list[Recipe]:
@@ -115,25 +117,30 @@ _RELEASED = ("bfp8", "bfp8-big", "bfp8-mixed")
 
 
 def describe(spec: NetworkSpec, rows: Sequence[Row]) -> list[str]:
-    """Say in sentences what came out: a difference below two standard deviations is not called one."""
-    results = summarize(spec, rows)
-    if not results:
-        return [f"Nothing is trained to epoch {spec.epochs} yet."]
+    """Say in sentences what came out: a difference below two standard deviations, seed by seed, is not called one."""
     sentences = []
     for recipe in _names(spec):
-        of = {(one.method, one.epoch): one for one in results if one.recipe == recipe}
-        before, after = of.get(("sgd_lp", spec.start or 0)), of.get(("swalp", spec.epochs))
-        if before is None or after is None:
+        errors = _errors(spec, rows, recipe)
+        if not errors:
             continue
-        gain = before.mean - after.mean
-        text = f"{recipe}: test error {before} % at epoch {spec.start}, {after} % of the average at the end"
-        if before.deviation is None or after.deviation is None:
-            sentences.append(f"{text} ({after.seeds} seed, so no deviation).")
-            continue
-        both = (before.deviation**2 + after.deviation**2) ** 0.5
-        verdict = f"{abs(gain):.2f} points {'less' if gain > 0 else 'more'}" if abs(gain) > 2 * both else "no clear difference"
-        sentences.append(f"{text}, mean and deviation of {after.seeds} seeds: {verdict}.")
-    return sentences
+        averages = errors.pop(("swalp", spec.epochs))
+        parts = []
+        for (_, epoch), others in errors.items():
+            gains = [one - other for one, other in zip(others, averages, strict=True)]
+            parts.append(_gap(gains, f"the weights of epoch {epoch}"))
+        over = f"mean of {len(averages)} seeds; seed by seed that is" if len(averages) > 1 else "one seed; that is"
+        sentences.append(f"{recipe}: the average has a test error of {fmean(averages):.2f} %, {over} {', and '.join(parts)}.")
+    return sentences or [f"Nothing is trained to epoch {spec.epochs} yet."]
+
+
+def _gap(gains: Sequence[float], what: str) -> str:
+    """Return a mean difference in points, its deviation, and whether it counts as one."""
+    mean = fmean(gains)
+    way = f"points {'less' if mean >= 0 else 'more'} than {what}"
+    if len(gains) == 1:
+        return f"{abs(mean):.2f} {way}"
+    deviation = stdev(gains)
+    return f"{abs(mean):.2f} ± {deviation:.2f} {way}{'' if abs(mean) > 2 * deviation else ' (no clear difference)'}"
 
 
 # 2. Writing -------------------------------------------------------------------------------------------------------------
