@@ -106,7 +106,7 @@ class NetworkSpec:
     --------
     >>> spec = NetworkSpec("preresnet", epochs=15)
     >>> spec.start, str(spec.rate), spec.width, spec.depth
-    (10, '0.1', 0.5, 20)
+    (10, '0.0999985', 0.5, 20)
     """
 
     model: str
