@@ -263,6 +263,6 @@ def export(spec: ConvexSpec | DigitsSpec, folder: Path | str, *, plots: bool = T
         if plots:
             from intnet import plotting
 
-            figure = plotting.plot_centred(by_setting(rows), rate="" if spec.rate is None else str(spec.rate))
+            figure = plotting.plot_centred(by_setting(rows), rate="" if spec.rate is None else f"{float(spec.rate):.3g}")
             files.write_atomically(path / f"{name}.png", lambda draft: figure.savefig(draft, dpi=150))
     return sentences
