@@ -30,7 +30,7 @@ ROOMS = {
     "plotting": {"errors", "formats"},
     "online": {"errors", "formats", "arithmetic", "kernels"},
     "regression": {"errors", "formats", "kernels", "online", "optimizers", "random"},
-    "bit_centering": {"errors", "formats", "kernels", "online", "optimizers", "random", "regression"},
+    "bit_centering": {"errors", "formats", "arithmetic", "kernels", "online", "optimizers", "random", "regression"},
     "sweeps": {"errors", "files", "formats", "online"},
     "studies": {
         "_version",

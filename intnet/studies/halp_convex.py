@@ -239,7 +239,7 @@ class DigitsSpec(_Spec):
     Examples
     --------
     >>> len(DigitsSpec(seeds=(0, 1)).runs()), DigitsSpec().snapshots()[-2:]
-    (14, [98000, 100000])
+    (12, [98000, 100000])
     """
 
     bits: Any = (8,)
