@@ -8,14 +8,14 @@ computed in two words or by a shift, which is defined everywhere.
 1. Shifts and words     shift_floor, shift_left, shift_left_bounds, wrap, word_constants, wrap_word, saturate, bit_length
 2. Rounding             rounding_constants, round_shift, round_shift_stochastic, round_shift_pseudo_stochastic, shift_sticky,
                         round_shift_any
-3. Wide sums            high_word, low_word, join_words, words_leave_int64
+3. Wide sums            high_word, low_word, join_words, words_leave_int64, words_bit_length, shift_words
 4. Sums and products    add_wrap, add_leaves_int64, multiply_wide, product_leaves_int64, product_words, join_products,
                         scale, choose
 5. Activations          relu, leaky_relu, sign, their gradients (relu_gradient, ..), those of hard tanh, tanh and the
                         logistic function, table_index, drop
 6. The TFLite pipeline  saturating_rounding_doubling_high_multiply, rounding_divide_by_power_of_two, ..
 7. Exponential and loss exp2_fraction, exp_negative, niti_octaves, niti_power, niti_polynomial
-8. Roots and quotients  isqrt, divide_sticky, multiply_divide, multiply_shift
+8. Roots and quotients  isqrt, divide_sticky, multiply_divide, multiply_shift, quotient, root_words
 
 The modes have the names of :class:`intnet.formats.Rounding` and :class:`intnet.formats.Overflow`.
 """
@@ -305,6 +305,34 @@ def words_leave_int64(high, low):
     """Tell whether ``high * 2**32 + low`` lies outside int64, that is, whether `join_words` wraps."""
     carried = np.int64(high) + (np.int64(low) >> np.int64(32))
     return carried < _INT32_MIN or carried > _INT32_MAX
+
+
+@jit
+def words_bit_length(high, low):
+    """Return the least n with ``-2**n <= high * 2**32 + low < 2**n``; words are sums up to ``2**62`` in magnitude.
+
+    >>> [int(words_bit_length(high, low)) for high, low in ((0, 0), (0, 5), (-1, 2**32 - 1), (-1, 0), (1, -1), (3, 0))]
+    [0, 3, 0, 32, 32, 34]
+    """
+    carried, low = np.int64(high) + (np.int64(low) >> np.int64(32)), np.int64(low) & _LOW_32
+    if carried < 0:
+        carried, low = ~carried, low ^ _LOW_32
+    return bit_length(carried) + np.int64(32) if carried > 0 else bit_length(low)
+
+
+@jit
+def shift_words(high, low, shift):
+    """Return ``(high * 2**32 + low) / 2**shift`` to nearest, ties to plus infinity, which must fit int64; `shift` in 0..94.
+
+    >>> int(shift_words(1, 0, 30)), int(shift_words(0, 6, 2)), int(shift_words(0, -6, 2)), int(shift_words(3, 0, 33))
+    (4, 2, -1, 2)
+    """
+    one, shift = np.int64(1), np.int64(shift)
+    carried, low = np.int64(high) + (np.int64(low) >> np.int64(32)), np.int64(low) & _LOW_32
+    if shift <= 32:
+        return (carried << (np.int64(32) - shift)) + ((low + ((one << shift) >> one)) >> shift)
+    shift -= np.int64(32)
+    return (carried + ((one << shift) >> one)) >> shift
 
 
 # 4. Sums and products ---------------------------------------------------------------------------------------------------
@@ -735,3 +763,35 @@ def multiply_shift(a, b, shift):
         twice = upper >> min(shift - np.int64(64), np.int64(63))
         rounded = (twice >> one) + (twice & one)
     return -rounded if negative else rounded
+
+
+@jit
+def quotient(a, b, bits):
+    """Return ``a / b`` as ``(mantissa, exponent)``, the mantissa to nearest of `bits` bits, 1..61; 0 < a, b < 2**62.
+
+    >>> [int(part) for part in quotient(1, 3, 4)], [int(part) for part in quotient(31, 1, 4)]
+    ([11, -5], [8, 2])
+    """
+    one, most = np.int64(1), np.int64(62)
+    up_a, up_b = most - bit_length(a), most - bit_length(b)
+    a, b = np.int64(a) << up_a, np.int64(b) << up_b
+    more = np.int64(bits) - np.int64(a >= b)
+    mantissa, exponent = multiply_divide(a, one << more, b), up_b - up_a - more
+    carry = mantissa >> np.int64(bits)  # 1 where rounding reached the next power of two
+    return mantissa >> carry, exponent + carry
+
+
+@jit
+def root_words(high, low):
+    """Return the square root of ``high * 2**32 + low`` >= 0 as ``root * 2**exponent``: ``(root, exponent)``.
+
+    The root is in ``2**30..2**31``, and less than 1 below the exact one; 0 for 0. Words are sums up to ``2**62``.
+
+    >>> [int(part) for part in root_words(0, 9)], [int(part) for part in root_words(2**32, 0)]
+    ([1610612736, -29], [1073741824, 2])
+    """
+    bits, one = words_bit_length(high, low), np.int64(1)
+    half = ((bits + one) >> one) - np.int64(31)  # what brings the number into 2**60..2**62
+    if half > 0:
+        return isqrt(shift_words(high, low, half << one)), half
+    return isqrt(join_words(high, low) << (-half << one)) if bits > 0 else np.int64(0), half

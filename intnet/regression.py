@@ -65,7 +65,7 @@ class LeastSquares:
         object.__setattr__(self, "inputs", _inputs(self.inputs))
         object.__setattr__(self, "targets", _column("targets", self.targets, len(self.inputs)))
         for name in ("input_exponent", "target_exponent"):
-            object.__setattr__(self, name, _in_range(name, getattr(self, name), -_EXPONENT_MAX, _EXPONENT_MAX))
+            object.__setattr__(self, name, in_range(name, getattr(self, name), -_EXPONENT_MAX, _EXPONENT_MAX))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -107,10 +107,10 @@ class SoftmaxRegression:
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", _inputs(self.inputs))
         object.__setattr__(self, "labels", _column("labels", self.labels, len(self.inputs)))
-        object.__setattr__(self, "classes", _in_range("classes", self.classes, 2, 2**20))
+        object.__setattr__(self, "classes", in_range("classes", self.classes, 2, 2**20))
         if self.labels.min() < 0 or self.labels.max() >= self.classes:
             raise InputError(f"labels must be in 0..{self.classes - 1}, got {self.labels.min()}..{self.labels.max()}")
-        exponent = _in_range("input_exponent", self.input_exponent, -_EXPONENT_MAX, _EXPONENT_MAX)
+        exponent = in_range("input_exponent", self.input_exponent, -_EXPONENT_MAX, _EXPONENT_MAX)
         object.__setattr__(self, "input_exponent", exponent)
         object.__setattr__(self, "decay", Factor.of(self.decay))
 
@@ -157,7 +157,8 @@ def _magnitudes(inputs: NDArray[np.int16]) -> tuple[int, int]:
     return max(1, int(magnitudes.max())), max(1, int(magnitudes.sum(axis=1, dtype=np.int64).max()))
 
 
-def _in_range(name: str, value: object, low: int, high: int) -> int:
+def in_range(name: str, value: object, low: int, high: int) -> int:
+    """Return an integer of a range, or raise `InputError` naming what it was given for."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -194,7 +195,7 @@ class Run:
         object.__setattr__(self, "format", Fixed.parse(self.format))
         if not self.format.signed:
             raise InputError(f"weights need a sign, got {self.format}; take a signed format")
-        object.__setattr__(self, "seed", _in_range("seed", self.seed, 0, 2**64 - 1))
+        object.__setattr__(self, "seed", in_range("seed", self.seed, 0, 2**64 - 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -410,13 +411,13 @@ def train_sgd(
     for run in runs:
         if not isinstance(run, Run):
             raise InputError(f"a run must be Run(format, seed), got {run!r}")
-    iterations = _in_range("iterations", iterations, 1, ITERATIONS_MAX)
-    averaging_start = _in_range("averaging_start", averaging_start, 0, iterations - 1)
-    looks = [iterations] if snapshots is None else [_in_range("a snapshot", at, 1, iterations) for at in snapshots]
+    iterations = in_range("iterations", iterations, 1, ITERATIONS_MAX)
+    averaging_start = in_range("averaging_start", averaging_start, 0, iterations - 1)
+    looks = [iterations] if snapshots is None else [in_range("a snapshot", at, 1, iterations) for at in snapshots]
     looks = sorted(set(looks))
     if not looks:
         raise InputError("there must be a snapshot, got none; leave them out for one at the end")
-    threads = available_cores() if threads is None else _in_range("threads", threads, 1, 2**16)
+    threads = available_cores() if threads is None else in_range("threads", threads, 1, 2**16)
     plans = {}
     for run in runs:
         if run.format not in plans:

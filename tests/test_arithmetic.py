@@ -207,6 +207,58 @@ def test_divide_sticky():
             assert round(Fraction(quotient, 2**shift)) == round(exact / 2**shift)
 
 
+# Wide sums to roots and quotients ---------------------------------------------------------------------------------------
+
+WORDS = [*range(-9, 10), *(s * 2**k + d for k in (16, 31, 32, 33, 61) for d in (-1, 0, 1) for s in (-1, 1))]
+
+
+def test_words_are_shifted_to_nearest():
+    for high, low in itertools.product(WORDS, repeat=2):
+        total = high * 2**32 + low
+        bits = int(arithmetic.words_bit_length(*int64(high, low)))
+        assert -(2**bits) <= total < 2**bits
+        assert bits == 0 or not -(2 ** (bits - 1)) <= total < 2 ** (bits - 1)
+        for shift in {*range(max(bits - 62, 0), 95, 13), max(bits - 62, 0), 31, 32, 33}:
+            if bits - shift <= 62:
+                found = arithmetic.shift_words(*int64(high, low, shift))
+                assert found == naive.round_fraction(Fraction(total, 2**shift), "ties_pos")
+
+
+def test_roots_of_words():
+    """Every small number, squares and their neighbours, and edges: less than one below the exact root."""
+    squares = [root * root + d for root in (2**k + e for k in range(3, 46) for e in (-1, 0, 1)) for d in (-1, 0, 1)]
+    for total in (*range(3000), *squares, 2**93 - 1, 2**93):
+        root, exponent = map(int, arithmetic.root_words(*int64(total >> 32, total % 2**32)))
+        if not total:
+            assert root == 0
+            continue
+        assert 2**30 <= root <= 2**31
+        unit = Fraction(4) ** exponent
+        assert root**2 * unit <= total + (unit if exponent > 0 else 0)  # a shift to the right rounds to nearest
+        assert total < (root + 1) ** 2 * unit
+
+
+def test_quotients_of_small_numbers():
+    for a, b, bits in itertools.product(range(1, 20), range(1, 20), (1, 2, 5, 31, 61)):
+        check_quotient(a, b, bits)
+
+
+@given(st.integers(1, 2**62 - 1), st.integers(1, 2**62 - 1), st.integers(1, 61), st.integers(0, 61))
+def test_quotients(a, b, bits, down):
+    check_quotient(a, max(1, b >> down), bits)
+    check_quotient(max(1, a >> down), b, bits)
+
+
+def check_quotient(a, b, bits):
+    mantissa, exponent = map(int, arithmetic.quotient(*int64(a, b, bits)))
+    assert 2 ** (bits - 1) <= mantissa < 2**bits
+    exact = Fraction(a, b) / Fraction(2) ** exponent
+    if mantissa > 2 ** (bits - 1) or exact >= mantissa:
+        assert mantissa == naive.round_fraction(exact, "ties_away")
+    else:  # rounded up to a power of two, from below which the units are half as wide
+        assert 2 * mantissa == naive.round_fraction(2 * exact, "ties_away")
+
+
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 @pytest.mark.parametrize(
     "name", ["shift_floor", "wrap", "add_wrap", "join_words", "relu", "high_word", "low_word", "exp2_fraction"]

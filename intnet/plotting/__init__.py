@@ -6,11 +6,13 @@ Every function returns a `matplotlib.figure.Figure` that belongs to no window an
 
 from intnet.plotting.averages import plot_averages
 from intnet.plotting.cliffs import plot_cliffs, plot_surface
+from intnet.plotting.halp import plot_centred
 from intnet.plotting.swalp import plot_linear, plot_logistic
 from intnet.plotting.training import plot_telemetry, plot_training
 
 __all__ = [
     "plot_averages",
+    "plot_centred",
     "plot_cliffs",
     "plot_linear",
     "plot_logistic",

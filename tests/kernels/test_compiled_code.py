@@ -133,11 +133,14 @@ for name in ("fixed16", "int8", "wide"):  # the types of the others are among th
             optimizer.update(parameter, optimizer.schedule.at(0, 1), 4, step)
     network.forward(x)
 
+from intnet.bit_centering import HALP, train_svrg
+from intnet.optimizers import BitCentering
 from intnet.regression import LeastSquares, Run, SoftmaxRegression, train_sgd
 
 ones = np.ones((3, 5), np.int16)
 for problem in (LeastSquares(ones, -2, np.arange(3), -2), SoftmaxRegression(ones, -2, np.arange(3), 3, "2^-9")):
     list(train_sgd(problem, [Run("fxp-s8/6")], "2^-3", 4, 1, threads=1))
+    list(train_svrg(problem, [HALP(BitCentering(4, 1, 2), "fxp-s30/20")], "2^-3", 4, threads=1))
 
 compiled = 0
 modules = [module for name, module in sys.modules.items() if name.startswith("intnet.") and name != "intnet.kernels.edge"]
