@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
     add("--recentre", type=_steps, metavar="A,B", help="T, steps between two centres (default: convex 200,2000; digits 2000)")
     add("--scale", type=_words, metavar="A,B", help="exact, power_of_two (default: both)")
     add("--rounding", metavar="MODE", help="stochastic or ties_pos, to nearest (default: stochastic)")
-    add("--seeds", type=at_least_1, metavar="N", help="(default: convex 10; digits 5)")
+    add("--seeds", type=commandline.integer(range(1, 2**16 + 1)), metavar="N", help="(default: convex 10; digits 5)")
     add("--iterations", type=at_least_1, metavar="N", help="of one sample each (default: problem a 5,000; else 100,000)")
     add(
         "--rate",

@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
     integer, at_least_1 = commandline.integer, commandline.integer(range(1, 2**31))
     add = parser.add_argument
     add("--study", choices=(*CONVEX, *NETWORKS), required=True, help="see above")
-    add("--seeds", type=at_least_1, metavar="N", help="(default: 5; networks 3)")
+    add("--seeds", type=integer(range(1, 2**16 + 1)), metavar="N", help="(default: 5; networks 3)")
     add(
         "--rate",
         metavar="R",
@@ -196,6 +196,8 @@ def _network(arguments: argparse.Namespace, given: dict) -> list[str]:
         elsewhere = swalp.run(spec, arguments.out, data_dir, device=device, begun=begun, progress=bar.update, after=show)
     rows = swalp.export(spec, arguments.out, plots=not arguments.no_plots)
     others = [f"Trained by another command meanwhile: {', '.join(elsewhere)}."] if elsewhere else []
+    if kept := swalp.not_asked_for(spec, arguments.out):
+        others.append(f"Also kept there, and not asked for, so not in the tables: {', '.join(kept)}.")
     return [swalp.table(spec, rows), *swalp.describe(spec, rows), *others]
 
 

@@ -329,7 +329,8 @@ def _plan_softmax(problem: SoftmaxRegression, form: Fixed, rate: Factor) -> _Pla
     right = -form.fraction_bits - common
     by_input = rate.mantissa << (of_error - common + max(-right, 0))
     by_weight = shrink.mantissa << (of_decay - common + max(-right, 0)) if shrink.mantissa else 0
-    move = (by_input << kernels.SOFTMAX_FRACTION_BITS) * widest + by_weight * weight
+    error = (1 << kernels.SOFTMAX_FRACTION_BITS) + problem.classes  # shares are rounded, and the label's makes up for all
+    move = by_input * error * widest + by_weight * weight
     _prove("a move", move, form, rate)
     _prove_sum(move >> max(right, 0), weight, form, rate)
     exponent = problem.input_exponent - form.fraction_bits

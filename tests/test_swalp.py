@@ -53,6 +53,40 @@ def test_steps_equal_fractions(form, shape, rate, momentum, decay, batch):
             assert_array_equal(naive.value_of(parameter.momentum), ref.velocity)
 
 
+@pytest.mark.parametrize("form", ["row", "tensor", "block, fixed master"])
+@pytest.mark.parametrize("decay", [0, "2^-7"])
+def test_rows_of_zeros_move_no_other(form, decay):
+    """A row of a gradient or a momentum that is zero comes with the least exponent there is; every row stays exact."""
+    recipe = Recipe("test", activation="fxp-s8/4", error="fxp-s8/4", **FORMATS[form])
+    parameter, rate = parameter_of(recipe, (4, 3)), Factor.of("0.05")
+    swalp = SWALP(SCHEDULE, "0.9", decay)
+    ref = Reference(parameter, swalp.momentum.exact, swalp.decay.times(32).exact / 32, rounds_last=True)
+    exact_rate = rate.times(Fraction(1, 32)).exact * 32
+    for number in range(12):
+        sums = gradient_of(number, (4, 3)).mantissa
+        sums[number % 4] = 0  # of one row now, of another later
+        sums[(number % 3,)] *= number % 5 > 0
+        sums[:] *= number != 5
+        parameter.gradient = QTensor(sums, np.array([[-12]]), None)
+        swalp.update_all([parameter], rate, 32, Step(number, SEED, True))
+        assert_array_equal(naive.value_of(parameter.value), ref.step(parameter.gradient, exact_rate, 32, number))
+        assert_array_equal(naive.value_of(parameter.momentum), ref.velocity)
+
+
+def test_an_update_prepared_by_sgd_is_not_that_of_swalp():
+    factors = Factor.of("0.9"), Factor.of("2^-7")
+    recipe, rate = Recipe("test", activation="fxp-s8/4", error="fxp-s8/4", **FORMATS["fixed"]), Factor.of(0.1)
+    one, other = parameter_of(recipe), parameter_of(recipe)
+    for number in range(4):
+        optimizer = (SGD(Schedule(rate), *factors), SWALP(SCHEDULE, *factors))[number > 1]
+        for parameter in (one, other):
+            parameter.gradient = gradient_of(number, (4, 3))
+        optimizer.update_all([one], rate, 6, Step(number, SEED, True))
+        other.prepared = None
+        optimizer.update_all([other], rate, 6, Step(number, SEED, True))
+    assert_array_equal(one.value.mantissa, other.value.mantissa)
+
+
 # The schedule -----------------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +303,17 @@ def test_what_cannot_work_is_refused():
             SWALP(SCHEDULE, **options)
     with pytest.raises(InputError, match="takes a SWALPSchedule"):
         SWALP(Schedule("2^-3"))
+    for seed in ("x", 1.5, None, True, -1, 2**64):
+        with pytest.raises(InputError, match=r"seed of an average must be an integer in 0\.\.2\*\*64 - 1"):
+            SWALP(SCHEDULE, seed=seed)
+    used = SWALP(SCHEDULE)
+    used.average.add([parameter_of(recipe)])
+    with pytest.raises(InputError, match="has averaged 1 moments of another training"):
+        used.check(recipe, 4)
+    assert SWALPSchedule.parse("swalp:2=2^-4", "2^-3") == SCHEDULE
+    for text in ("swalp", "swalp:2", "swalp:=1", "linear", "swalp:x=1"):
+        with pytest.raises(InputError, match=r"written as 'swalp:200=0\.01'"):
+            SWALPSchedule.parse(text, 1)
     for arguments, message in (
         ({"start": 0, "averaging_rate": 1}, "after an epoch of 1 or more, got 0"),
         ({"start": 1, "averaging_rate": 0}, "averaging_rate must be above 0"),

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from intnet.errors import InputError, StudyError
+from intnet.recipe import RECIPES
 from intnet.studies import swalp
-from intnet.studies.swalp_networks import COLUMNS, epochs_csv, read_rows, trajectories
+from intnet.studies.swalp_networks import COLUMNS, epochs_csv, read_rows
 
 PROGRAM = Path(__file__).parents[1] / "experiments" / "swalp.py"
 TINY = ("--study", "preresnet", "--dataset", "digits", "--depth", "8", "--width", "0.25", "--samples", "192", "--batch", "64")
@@ -188,8 +190,14 @@ def test_folders_of_others(made, tmp_path):
         program(*TINY[:-2], "--width", "0.5", "--out", folder), "bfp8-mixed-seed0", "width 0.25 there, 0.5 here", "--fresh"
     )
     check_refusal(program(*TINY, "--momentum", "0.5", "--out", folder), "momentum 0.899994 there, 2^-1 here")
+    fewer = swalp.NetworkSpec("preresnet", recipes="wide", **SPEC)
+    assert swalp.not_asked_for(fewer, folder) == ["bfp8-mixed-seed0", "bfp8-mixed-seed1", "wide-seed1"]
     (folder / "runs" / "wide-seed1" / "epochs.csv").write_text("model\n1\n")
     with pytest.raises(StudyError, match="is no table of this study: its columns are model"):
+        swalp.stored_rows(swalp.NetworkSpec("preresnet", seeds=2, **SPEC), folder)
+    lines = (made[0] / "runs" / "wide-seed1" / "epochs.csv").read_text().replace("sgd_lp", "nomethod")
+    (folder / "runs" / "wide-seed1" / "epochs.csv").write_text(lines)
+    with pytest.raises(StudyError, match="is no table of wide with seed 1"):
         swalp.stored_rows(swalp.NetworkSpec("preresnet", seeds=2, **SPEC), folder)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
@@ -221,9 +229,15 @@ def test_what_a_specification_refuses():
         ({"recipes": ()}, "needs recipes"),
         ({"start": 0}, "after an epoch of 1 or more, got 0"),
         ({"width": 0}, "width is a factor above 0"),
+        ({"start": 4}, "there would be no average"),
+        ({"unit": "batch"}, "unit of averaging"),
+        ({"dataset": "digitz"}, "there is no data set 'digitz'"),
+        ({"recipes": 5}, "recipes are a sequence, got 5"),
+        ({"recipes": (replace(RECIPES["bfp8"], name="../escaped"),)}, "name is that of a folder"),
     ):
         with pytest.raises(InputError, match=message):
-            next(trajectories(swalp.NetworkSpec(**{"model": "preresnet", **SPEC, **changes})))
+            swalp.NetworkSpec(**{"model": "preresnet", **SPEC, **changes})
+    assert swalp.NetworkSpec("preresnet", recipes="bfp8", **SPEC).recipes == (RECIPES["bfp8"],)
 
 
 def test_sentences_claim_no_difference_under_two_deviations():

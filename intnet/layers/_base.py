@@ -394,7 +394,7 @@ def magnitude_bits(tensor: QTensor) -> int:
     return (form.word_bits if form is not None else 8 * tensor.mantissa.dtype.itemsize) - 1
 
 
-def _filled(mantissa: Any) -> NDArray[np.bool_]:
+def filled_slices(mantissa: Any) -> NDArray[np.bool_]:
     """Tell which slices of the first axis hold anything but zeros."""
     rows = mantissa.shape[0]
     if not kernels.on_device(mantissa):
@@ -427,7 +427,7 @@ def aligned(tensor: QTensor, bits: int, extra: NDArray[np.int64] | None = None) 
     if exponents.size == 1:
         return tensor if extra is None else QTensor.trusted(mantissa, int(exponents[0]), tensor.format)
     rows = mantissa.shape[0]
-    filled = _filled(mantissa)
+    filled = filled_slices(mantissa)
     if not filled.any():
         return QTensor.trusted(mantissa, 0, None)
     present = exponents[filled]

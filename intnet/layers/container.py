@@ -9,8 +9,12 @@ from numpy.typing import NDArray
 
 from intnet import kernels
 from intnet.errors import InputError, InputTypeError
-from intnet.layers._base import Build, Layer, Shape, Step, magnitude_bits
+from intnet.formats import BlockFloat
+from intnet.layers._base import Build, Layer, Shape, Step, filled_slices, magnitude_bits
 from intnet.tensor import QTensor
+from intnet.tensor.qtensor import EXPONENT_MAX
+
+_SUSPICIOUS = BlockFloat.minimum_exponent // 2  # below it, also after a factor, a block is looked at: it may be zeros
 
 
 class Sequential(Layer):
@@ -200,9 +204,13 @@ def combine(terms: Sequence[tuple[int, QTensor]], bits_of: Callable[[QTensor], i
         Gives how many magnitude bits a tensor's mantissas have at most: by default by their format or type alone.
     """
     shape = terms[0][1].shape
+    terms = _zeros_aside(terms)
     bits = [bits_of(tensor) + abs(factor).bit_length() for factor, tensor in terms]
     if max(bits) > 62:
-        terms = [(factor, _cut(tensor, max(0, wide - 62))) for (factor, tensor), wide in zip(terms, bits, strict=True)]
+        terms = [
+            (factor, _cut(tensor, wide - abs(factor).bit_length(), 62 - abs(factor).bit_length()) if wide > 62 else tensor)
+            for (factor, tensor), wide in zip(terms, bits, strict=True)
+        ]
         bits = [min(wide, 62) for wide in bits]
     if all(tensor.exponent.size == 1 for _, tensor in terms):
         each, common = kernels.alignment_of_one([tensor.exponent.item() for _, tensor in terms], bits)
@@ -220,9 +228,47 @@ def combine(terms: Sequence[tuple[int, QTensor]], bits_of: Callable[[QTensor], i
     return QTensor.trusted(sums.reshape(shape), exponent.reshape((-1,) + (1,) * (len(shape) - 1)))
 
 
-def _cut(tensor: QTensor, bits: int) -> QTensor:
-    """Return a tensor without its lowest bits; the lowest that stays is set if anything but zeros was cut off."""
-    if not bits:
-        return tensor
-    cut = kernels.linear_combination([(tensor.mantissa, 1, np.array([-bits]))], 1)
-    return QTensor.trusted(cut, tensor.exponent + bits)
+def _zeros_aside(terms: Sequence[tuple[int, QTensor]]) -> Sequence[tuple[int, QTensor]]:
+    """Give blocks of zeros, which come with the least exponent there is, that of another term: else all would move for them."""
+    if len(terms) < 2 or not any((tensor.exponent < _SUSPICIOUS).any() for _, tensor in terms):
+        return terms
+    filled = []
+    for _, tensor in terms:
+        low = tensor.exponent.reshape(-1) < _SUSPICIOUS
+        if not low.any():
+            filled.append(~low)
+        elif low.size == 1:
+            filled.append(np.array([kernels.count_filled(tensor.mantissa) > 0]))
+        else:
+            filled.append(~low | filled_slices(tensor.mantissa))
+    present = [
+        np.where(holds, tensor.exponent.reshape(-1), -EXPONENT_MAX) for holds, (_, tensor) in zip(filled, terms, strict=True)
+    ]
+    greatest = np.max(np.stack(np.broadcast_arrays(*present)), axis=0)
+    greatest = np.where(greatest == -EXPONENT_MAX, BlockFloat.minimum_exponent, greatest)  # zeros in every term
+    moved = []
+    for holds, (factor, tensor) in zip(filled, terms, strict=True):
+        if holds.all():
+            moved.append((factor, tensor))
+            continue
+        exponent = np.where(holds, tensor.exponent.reshape(-1), greatest)
+        exponent = exponent.reshape((-1,) + (1,) * (tensor.mantissa.ndim - 1))
+        moved.append((factor, QTensor.trusted(tensor.mantissa, exponent, tensor.format)))
+    return moved
+
+
+def _cut(tensor: QTensor, bits: int, room: int) -> QTensor:
+    """Return a tensor of so many magnitude bits without the lowest, so that `room` bits hold it; of an accumulator row by row.
+
+    The lowest bit that stays is set if anything but zeros was cut off.
+    """
+    rows = tensor.exponent.size
+    if rows == 1 or tensor.format is not None:
+        cut = np.full(1, bits - room)
+    else:
+        layout = (rows, 1, tensor.mantissa.size // rows, 1)
+        found = kernels.exponents_of_integers(tensor.mantissa, layout, 2, -EXPONENT_MAX, EXPONENT_MAX).reshape(-1)
+        cut = np.maximum(found + 1 - room, 0)  # a word of 2 bits with exponent e has e + 1 magnitude bits
+    words = kernels.linear_combination([(tensor.mantissa, 1, -cut)], cut.size)
+    exponent = tensor.exponent + (cut.reshape((-1,) + (1,) * (tensor.exponent.ndim - 1)) if cut.size > 1 else int(cut[0]))
+    return QTensor.trusted(words, exponent)

@@ -125,7 +125,9 @@ class Average:
     def __init__(self, bits: int | None = None, seed: int = 0) -> None:
         if bits is not None and (isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not 8 <= bits <= 16):
             raise InputError(f"an average has 8 to 16 bits, or is exact (None), got {bits!r}")
-        self.bits, self.seed = None if bits is None else int(bits), seed
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+            raise InputError(f"the seed of an average must be an integer in 0..2**64 - 1, got {seed!r}")
+        self.bits, self.seed = None if bits is None else int(bits), int(seed)
         self.count = 0
         self.sums: dict[str, ExactSum] = {}
         self.running: dict[str, QTensor] = {}

@@ -261,6 +261,7 @@ class Prepared:
         return (
             self.update is not None
             and step.training
+            and not optimizer.rounds_momentum_last
             and rate is key[0]
             and batch == key[1]
             and optimizer.momentum is key[2]

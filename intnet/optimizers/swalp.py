@@ -70,6 +70,21 @@ class SWALPSchedule(Schedule):
             raise InputError("a SWALP schedule has one kind and no steps of its own")
         object.__setattr__(self, "start", int(self.start))
 
+    @classmethod
+    def parse(cls, text: str, rate: Any) -> "SWALPSchedule":
+        """Return the schedule that `text` names: ``swalp:200=0.01``, start and averaging rate.
+
+        Raises
+        ------
+        InputError
+            If it names none.
+        """
+        kind, _, rest = text.strip().partition(":")
+        start, equals, averaging = rest.partition("=")
+        if kind != "swalp" or not equals or not start.strip().isdecimal() or len(start) > 9:
+            raise InputError(f"a SWALP schedule is written as 'swalp:200=0.01', got {text!r}")
+        return cls(rate, start=int(start), averaging_rate=Factor.of(averaging))
+
     def changes(self, epochs: int) -> Sequence[int]:
         """Return every epoch, of so many, whose rate may be another than that before it."""
         return range(epochs)
@@ -139,14 +154,19 @@ class SWALP(SGD):
 
     def check(self, recipe: Recipe, epochs: int = 1, batch: int = 1, steps_per_epoch: int = 1) -> None:
         """Refuse what SGD refuses, an averaging that never starts, and sums that are sure to leave their word."""
+        if recipe.update != "sgd":
+            raise InputError(f"recipe {recipe.name!r} has normalized updates; SWALP takes plain ones (update 'sgd')")
         super().check(recipe, epochs, batch, steps_per_epoch)
+        if self.average.count:
+            raise InputError(
+                f"this SWALP has averaged {self.average.count} moments of another training, and must not mix them with others; "
+                "make another SWALP"
+            )
         if self.start > epochs:
             raise InputError(
                 f"averaging starts at the end of epoch {self.start} and the training ends after {epochs}: there would be no "
                 "average; start earlier, or train for longer"
             )
-        if recipe.update != "sgd":
-            raise InputError(f"recipe {recipe.name!r} has normalized updates; SWALP takes plain ones (update 'sgd')")
         moments = ((epochs - self.start) * self._units(steps_per_epoch)) // self.every + 1
         word = recipe.weight.format.word_bits
         if self.average.bits is None and word - 1 + moments.bit_length() > SUM_BITS:

@@ -30,7 +30,19 @@ from intnet.studies.swalp_networks import (
     trajectories,
 )
 
-__all__ = ["NetworkSpec", "Row", "Trajectory", "describe", "export", "run", "set_aside", "stored_rows", "summarize", "table"]
+__all__ = [
+    "NetworkSpec",
+    "Row",
+    "Trajectory",
+    "describe",
+    "export",
+    "not_asked_for",
+    "run",
+    "set_aside",
+    "stored_rows",
+    "summarize",
+    "table",
+]
 
 TABLE, CONFIG, PICTURE = "table.md", "config.json", "curves.png"
 METHODS = ("sgd_lp", "swalp")
@@ -204,8 +216,18 @@ def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
         for seed in range(spec.seeds):
             path = Path(folder) / _RUNS / f"{name}-seed{seed}" / EPOCHS
             if path.is_file():
-                rows.extend(read_rows(path))
+                found = read_rows(path)
+                if any((row.recipe, row.seed) != (name, seed) or row.method not in METHODS for row in found):
+                    raise StudyError(f"{path} is no table of {name} with seed {seed}; put a good copy back, or remove it")
+                rows.extend(found)
     return sorted(rows, key=lambda row: (names.index(row.recipe), METHODS.index(row.method), row.seed, row.epoch))
+
+
+def not_asked_for(spec: NetworkSpec, folder: Path | str) -> list[str]:
+    """Return the trajectories that are kept in a folder and are none of the study: other recipes', or other seeds'."""
+    runs = Path(folder) / _RUNS
+    asked = {f"{name}-seed{seed}" for name in _names(spec) for seed in range(spec.seeds)}
+    return sorted(path.name for path in runs.iterdir() if path.is_dir() and path.name not in asked) if runs.is_dir() else []
 
 
 def export(

@@ -166,8 +166,8 @@ class LogisticSpec:
     Parameters
     ----------
     dataset : {"digits", "mnist", "fashion-mnist"}
-    fraction_bits : iterable of int, from 0
-        Of the weights.
+    fraction_bits : iterable of int, from 1
+        Of the weights; 0 is what the table calls the wide format.
     integer_bits : int
         The word has so many bits more, its sign among them.
     wide : Fixed or str, optional
@@ -206,7 +206,7 @@ class LogisticSpec:
     def __post_init__(self) -> None:
         if self.dataset not in _IMAGES:
             raise InputError(f"the data set must be one of {', '.join(_IMAGES)}, got {self.dataset!r}")
-        object.__setattr__(self, "fraction_bits", _integers("fraction_bits", self.fraction_bits, 0, 62))
+        object.__setattr__(self, "fraction_bits", _integers("fraction_bits", self.fraction_bits, 1, 62))
         _set_integer(self, "integer_bits", 1, 63)
         object.__setattr__(self, "wide", None if self.wide is None else Run(self.wide).format)
         if self.iterations is None:

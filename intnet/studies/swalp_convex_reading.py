@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class LinearFindings:
     averages: dict[int, float]
 
 
+@lru_cache(4)
 def references(spec: LinearSpec) -> dict[tuple[int, int], float]:
     """Return the squared distance of the quantized optimum by word and fraction bits, of all formats but the wide one."""
     best = optimum(linear_problem(spec))

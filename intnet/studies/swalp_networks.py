@@ -15,6 +15,7 @@ Yang et al. 2019, SWALP: Stochastic Weight Averaging in Low-Precision Training, 
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ EPOCHS = "epochs.csv"
 COLUMNS = ("model", "recipe", "method", "seed", "epoch", "train_loss", "test_error")
 AVERAGE_RECIPE = "wide"
 _CHECKPOINT = "checkpoint.npz"
+_FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
 Progress = Callable[[int], object]
 
@@ -131,7 +133,7 @@ class NetworkSpec:
     augment: bool = True
 
     def __post_init__(self) -> None:
-        if self.model not in PUBLISHED:
+        if not isinstance(self.model, str) or self.model not in PUBLISHED:
             raise InputError(f"the study's models are {', '.join(PUBLISHED)}, got {self.model!r}")
         usual = PUBLISHED[self.model]
         if self.depth is not None and usual.depth is None:
@@ -140,10 +142,17 @@ class NetworkSpec:
             raise InputError(f"dropout is that of a vgg, and the model is {self.model}")
         for name, least in (("seeds", 1), ("epochs", 1), ("batch", 1), ("evaluation_samples", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise InputError(f"{name} must be an integer of at least {least}, got {value!r}")
-        recipes = tuple(Recipe.load(one) for one in self.recipes)
+            object.__setattr__(self, name, int(value))
+        usual_augmentation(self.dataset)  # which refuses what is no data set
+        if not isinstance(self.recipes, Iterable):
+            raise InputError(f"recipes are a sequence, got {self.recipes!r}")
+        recipes = tuple(Recipe.load(one) for one in ((self.recipes,) if isinstance(self.recipes, str) else self.recipes))
         names = [one.name for one in recipes]
+        for name in names:
+            if not _FOLDER_NAME.fullmatch(name):
+                raise InputError(f"a recipe's name is that of a folder here: letters, digits, '-', '_' and '.', got {name!r}")
         if not recipes or len(set(names)) < len(names):
             raise InputError(f"a study needs recipes, each of a name of its own, got {', '.join(names) or 'none'}")
         object.__setattr__(self, "recipes", recipes)
@@ -156,6 +165,9 @@ class NetworkSpec:
             value = getattr(self, name)
             object.__setattr__(self, name, Factor.of(getattr(usual, name) if value is None else value))
         object.__setattr__(self, "momentum", Factor.of(self.momentum))
+        self.layers(2)
+        for recipe in recipes:
+            self.optimizer(0).check(recipe, self.epochs, self.batch)
 
     def layers(self, classes: int) -> Any:
         """Return the model's layers, new ones."""
