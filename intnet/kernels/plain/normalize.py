@@ -314,7 +314,9 @@ def update_running(rows, table, x_exponent, momentum_shift, mean, variance):
     """
     saturated = np.int64(0)
     for c in range(mean.shape[0]):
-        mean_here, variance_here, outside = batch_moments(rows, table, x_exponent, c)
+        mean_here, variance_here, outside = batch_moments(
+            rows, table[SUM, c], table[SQUARES, c], table[SQUARES_BITS, c], x_exponent
+        )
         saturated += outside
         mean[c] += round_shift_any(mean_here - mean[c], momentum_shift, TIES_EVEN)
         variance[c] += round_shift_any(variance_here - variance[c], momentum_shift, TIES_EVEN)
@@ -336,7 +338,9 @@ def pool_running(rows, table, x_exponent, pooled, mean, variance):
     """
     saturated, total = np.int64(0), pooled + rows
     for c in range(mean.shape[0]):
-        mean_here, variance_here, outside = batch_moments(rows, table, x_exponent, c)
+        mean_here, variance_here, outside = batch_moments(
+            rows, table[SUM, c], table[SQUARES, c], table[SQUARES_BITS, c], x_exponent
+        )
         saturated += outside
         mean[c] += multiply_divide(mean_here - mean[c], rows, total)
         variance[c] += multiply_divide(variance_here - variance[c], rows, total)
@@ -344,14 +348,19 @@ def pool_running(rows, table, x_exponent, pooled, mean, variance):
 
 
 @jit
-def batch_moments(rows, table, x_exponent, channel):
-    """Return a batch's mean and unbiased variance of a channel with RUNNING_BITS fraction bits, and how many were limited."""
-    shift = np.int64(RUNNING_BITS) + x_exponent
-    new = quotient_times_power(table[SUM, channel], rows, shift)
+def batch_moments(rows, total, squares, squares_bits, x_exponent):
+    """Return a batch's mean and unbiased variance of a channel with RUNNING_BITS fraction bits, and how many were limited.
+
+    Parameters
+    ----------
+    rows, total, squares, squares_bits, x_exponent : int64
+        As the table has them.
+    """
+    new = quotient_times_power(total, rows, np.int64(RUNNING_BITS) + x_exponent)
     mean = saturate(new, -RUNNING_MAX, RUNNING_MAX)
     outside = np.int64(mean != new)
-    shift = np.int64(RUNNING_BITS) + np.int64(2) * x_exponent - table[SQUARES_BITS, channel]
-    new = quotient_times_power(table[SQUARES, channel], max(rows - np.int64(1), np.int64(1)), shift)
+    shift = np.int64(RUNNING_BITS) + np.int64(2) * x_exponent - squares_bits
+    new = quotient_times_power(squares, max(rows - np.int64(1), np.int64(1)), shift)
     variance = saturate(new, -RUNNING_MAX, RUNNING_MAX)
     return mean, variance, outside + np.int64(variance != new)
 
