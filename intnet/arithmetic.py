@@ -693,8 +693,7 @@ def divide_sticky(value, divisor):
     [2, 3, 3, -1, -1, -1]
     """
     value, divisor = np.int64(value), np.int64(divisor)
-    quotient = value // divisor
-    return quotient | np.int64(quotient * divisor != value)
+    return (value // divisor) | np.int64(value % divisor != 0)
 
 
 @jit
