@@ -19,7 +19,8 @@ rounding and overflow of weights, activations, errors, gradients and momentum, a
 recipes (--recipe), or a .json file like the "recipe" in config.json:
   fixed16  16-bit fixed point everywhere, stochastic rounding, no wider copy of the weights (Gupta et al. 2015)
   int8     8-bit words with one exponent a tensor, and a 16-bit copy of the weights
-  bfp8     8-bit words with one exponent a row of weights or a sample, stochastic rounding (SWALP, Yang et al. 2019)
+  bfp8     8-bit words with one exponent a row of weights or a sample, stochastic rounding (SWALP, Yang et al. 2019);
+           bfp8-big: one a tensor; bfp8-mixed: rows of weights, whole tensors of the rest, as in the released code
   niti8    8-bit words with one exponent a tensor, no copy of the weights; the rate is a number of bits (NITI, Wang et al. 2020)
   wide     24-bit words and a 40-bit copy of the weights: as good as float, for reference"""
 
