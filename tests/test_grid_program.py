@@ -7,7 +7,6 @@ import sqlite3
 import struct
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from intnet.sweeps import GridSpec, GridStore, open_grid
 
 PROGRAM = Path(__file__).parents[1] / "experiments" / "grid.py"
+STOPPING = Path(__file__).with_name("stopping.py")
 AXES = ("--lr-shifts", "9:11", "--fraction-bits", "12:14")
 SMALL = (*AXES, "--iterations", "1001", "--no-plots")
 STUDY = GridSpec("digits", iterations=1001).study()
@@ -162,20 +162,11 @@ def count_rows(folder):
         return connection.execute("SELECT count(*) FROM cells").fetchone()[0]
 
 
-def stop_after_a_row_more(folder, how, *arguments):
+def stop_after_storing(folder, how, *arguments):
     """Run the program until it has stored something new, stop it by signal `how`, and return what it left."""
-    before = count_rows(folder) if (folder / "grid.sqlite").exists() else 0
-    with start("--out", folder, *LONG, "--threads", "1", *arguments) as process:
-        now = before
-        while now == before:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
-            try:
-                now = count_rows(folder)
-            except sqlite3.Error:  # not made yet
-                now = before
-        process.send_signal(how)
-        output, errors = process.communicate(timeout=60)
+    stopping = (STOPPING, "intnet.sweeps", "GridStore.add", "1", str(int(how)))
+    with start("--out", folder, *LONG, "--threads", "1", *arguments, python=stopping) as process:
+        output, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
@@ -188,17 +179,17 @@ def straight(tmp_path_factory):
 
 
 def test_killed_and_resumed_it_gives_the_same(straight, tmp_path):
-    assert stop_after_a_row_more(tmp_path, signal.SIGKILL).returncode == -signal.SIGKILL
+    assert stop_after_storing(tmp_path, signal.SIGKILL).returncode == -signal.SIGKILL
     stored = open_grid(tmp_path).accuracy.notnull().sum()
     assert 0 < stored < 512
-    assert stop_after_a_row_more(tmp_path, signal.SIGKILL, "--threads", "2").returncode == -signal.SIGKILL
+    assert stop_after_storing(tmp_path, signal.SIGKILL, "--threads", "2").returncode == -signal.SIGKILL
     assert open_grid(tmp_path).accuracy.notnull().sum() > stored
     assert grid("--out", tmp_path, *LONG).returncode == 0
     assert (tmp_path / "grid.csv").read_bytes() == straight
 
 
 def test_interrupted_and_resumed_it_gives_the_same(straight, tmp_path):
-    run = stop_after_a_row_more(tmp_path, signal.SIGINT)
+    run = stop_after_storing(tmp_path, signal.SIGINT)
     assert (run.returncode, run.stdout) == (130, "")
     line = f"Interrupted. Finished cells are kept in {tmp_path}; the same command goes on from there."
     assert run.stderr.split("\n") == ["", line, ""]
