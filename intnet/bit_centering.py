@@ -31,12 +31,10 @@ from intnet.errors import InputError
 from intnet.formats import Fixed, Rounding
 from intnet.jobs import available_cores, in_threads
 from intnet.optimizers import BitCentering, Factor, Scale
-from intnet.optimizers.halp import check_period, check_rounding, descent, recentre
+from intnet.optimizers.halp import CENTRE, check_rounding, descent, recentre
+from intnet.optimizers.svrg import check_period
 from intnet.random import seed_words
 from intnet.regression import ITERATIONS_MAX, LeastSquares, Problem, SoftmaxRegression, in_range, mean_values
-
-CENTRE = Fixed(48, 40)
-"""The default format of centres: 8 bits before the binary point, and steps of 1e-12."""
 
 FRACTION_BITS_MAX, FRACTION_BITS_MIN = 48, 8
 """Bits of a move below the unit of the weights: as many as are proven to fit, at most and at least."""

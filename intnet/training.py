@@ -16,7 +16,7 @@ from intnet import kernels
 from intnet.errors import InputError
 from intnet.formats import BlockFloat
 from intnet.inputs import Augmentation, Batches, Inputs
-from intnet.layers import BatchNorm, Step
+from intnet.layers import BatchNorm, Parameter, Step
 from intnet.network import Network
 from intnet.optimizers import SGD
 from intnet.random import random_words
@@ -80,6 +80,8 @@ class Trainer:
         Telemetry.
     died : str or None
         Why training ended early.
+    losses : list of float
+        Of each step of the last epoch: the mean over its batch, before the step.
 
     Raises
     ------
@@ -127,16 +129,28 @@ class Trainer:
         self.history: list[Epoch] = []
         self.readings: list[Reading] = []
         self.died: str | None = None
+        self.losses: list[float] = []
         self._silent = self._still = 0  # see _Life
+        self._progress: Callable[[int], object] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch, the last, smaller one included."""
         return -(-len(self.train) // self.batch)
 
-    def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order of the samples in an epoch: sorted by a random word each."""
-        words = random_words(self.seed, ORDER_STREAM, epoch, count=len(self.train))
+    @property
+    def parameters(self) -> list[Parameter]:
+        """Those of the network."""
+        return self._parameters
+
+    @property
+    def samples(self) -> int:
+        """How many there are to train on."""
+        return len(self.train)
+
+    def order(self, epoch: int, seed: int | None = None) -> NDArray[np.int64]:
+        """Return the order of the samples in an epoch: sorted by a random word each; of the training's seed, or another."""
+        words = random_words(self.seed if seed is None else seed, ORDER_STREAM, epoch, count=len(self.train))
         keys = words.astype(np.uint64) << np.uint64(32) | np.arange(len(words), dtype=np.uint64)  # equal words keep their order
         keys.sort()
         return (keys & np.uint64(2**32 - 1)).astype(np.int64)
@@ -154,7 +168,7 @@ class Trainer:
         after : callable, optional
             Called after every epoch, to save a checkpoint, for example.
         progress : callable, optional
-            Called with the number of samples after every batch.
+            Called with the number of samples after every batch; those of full gradients, of optimizers that take them, count.
 
         Returns
         -------
@@ -171,6 +185,7 @@ class Trainer:
         """Train one epoch."""
         if test is not None:
             _check_inputs(self.network, test)  # before an epoch is spent
+        self._progress = progress
         start = time.perf_counter()
         rate = self.optimizer.schedule.at(self.epoch, self.epochs)
         order = self.order(self.epoch)
@@ -185,8 +200,9 @@ class Trainer:
                 made = made.moved("cpu")
             np.multiply(made.mantissa, np.ldexp(1.0, made.exponent), out=outputs[done : done + len(rows)])
             done += len(rows)
-            if progress is not None:
-                progress(len(rows))
+            if self.optimizer.finished is not None:
+                self.died = self.optimizer.finished
+                break
             if life is not None:
                 life.note(made)
                 if (number + 1) % WATCH_STEPS == 0 or done == len(order):
@@ -196,7 +212,13 @@ class Trainer:
                     if self.died:
                         break
         labels = self.train.labels[order[:done]]
-        loss = self.network.loss.value(outputs[:done], labels) / done
+        value = self.network.loss.value
+        self.losses = [
+            value(outputs[first : first + self.batch][: done - first], labels[first : first + self.batch])
+            / min(self.batch, done - first)
+            for first in range(0, done, self.batch)
+        ]
+        loss = value(outputs[:done], labels) / done
         accuracy = float(np.mean(outputs[:done].argmax(axis=1) == labels))
         tested = None if test is None else evaluate(self.network, test).accuracy
         self.epoch += 1
@@ -206,14 +228,25 @@ class Trainer:
 
     def step(self, rows: NDArray[np.int64], rate: Any, step: Step) -> QTensor:
         """Train on the samples of these rows, and return what the network made of them before."""
+        return self.optimizer.step(self, rows, rate, step)
+
+    def inputs(self, rows: NDArray[np.int64], step: Step) -> QTensor:
+        """Return the samples of these rows as the network takes them, augmented as in that step."""
         if self._placed[0] != self.network.device:
             device = self.network.device
             self._placed = (device, self.train.moved(device) if isinstance(self.train, Inputs) else self.train)
-        x = self._placed[1].batch(rows, self.augmentation, step.seed, step.number)
+        return self._placed[1].batch(rows, self.augmentation, step.seed, step.number)
+
+    def gradients(self, x: QTensor, rows: NDArray[np.int64], step: Step) -> QTensor:
+        """Leave with every parameter its gradient on the samples of these rows, and return the outputs."""
         outputs = self.network.forward(x, step)
         self.network.backward(self.network.loss.gradient(outputs, self.train.labels[rows], step), step)
-        self.optimizer.update_all(self._parameters, rate, self.batch, step)
         return outputs
+
+    def tell(self, samples: int) -> None:
+        """Say that so many samples have been looked at."""
+        if self._progress is not None:
+            self._progress(samples)
 
     def _batches(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         for first in range(0, len(order), self.batch):
@@ -240,7 +273,7 @@ class Trainer:
             If it is not what :meth:`progress_state` gives; then the trainer is unchanged.
         """
         self.epoch, self.died, (self._silent, self._still), self.history, self.readings = read_progress(state)
-        if self.epoch < self.epochs and max(self._silent, self._still) < WATCH_STEPS:
+        if self.epoch < self.epochs and max(self._silent, self._still) < WATCH_STEPS and self.optimizer.finished is None:
             self.died = None  # it was judged because its training was short, and now it is longer
 
 

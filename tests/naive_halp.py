@@ -192,3 +192,22 @@ def train(problem, *, word_bits, unit, mu, kind, period, rate, bits, mode, seed,
 def exponent_of(scale):
     """Return the power of two that a scale is an odd number of; it changes nothing of a quotient's mantissa."""
     return (scale.numerator & -scale.numerator).bit_length() - scale.denominator.bit_length()
+
+
+# Networks
+
+
+def share(sums, some, samples):
+    """Return `some` of so many samples' share of a full gradient, as integers and what their unit is divided by."""
+    largest = max((abs(v) for v in sums), default=0)
+    up = 62 - largest.bit_length()
+    factor = floating(Fraction(some, samples), 61)
+    return [nearest(v * factor * two_to(up)) for v in sums], up
+
+
+def move_offset(offset, direction, batch, rate, scale, by_offset, bits, fraction):
+    """Return an offset after a step against a direction (a Fraction, of the sum over a batch), and whether it saturated."""
+    factor = floating(Fraction(rate, 1) / (batch * scale), 61)
+    move = max(-(2**62), min(2**62, nearest(-direction * factor * two_to(32)))) - by_offset * offset
+    rounded = naive.round_fraction(offset + Fraction(move, 2**32), "stochastic", fraction, 32)
+    return naive.into_word(rounded, bits, True, "saturate")

@@ -16,7 +16,7 @@ import pytest
 from intnet.errors import InputError, StudyError
 from intnet.recipe import RECIPES
 from intnet.studies import swalp
-from intnet.studies.swalp_networks import COLUMNS, epochs_csv, read_rows
+from intnet.studies.swalp_networks import Row, epochs_csv, read_rows
 
 PROGRAM = Path(__file__).parents[1] / "experiments" / "swalp.py"
 TINY = ("--study", "preresnet", "--dataset", "digits", "--depth", "8", "--width", "0.25", "--samples", "192", "--batch", "64")
@@ -88,7 +88,7 @@ def test_the_tables_of_a_network(made):
     folder, run = made
     assert names(folder) == FILES | {"curves.png"}
     rows = table(folder / "epochs.csv")
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == Row._fields
     expected = [
         ("preresnet", recipe, method, str(seed), str(epoch))
         for recipe in ("bfp8-mixed", "wide")
@@ -193,7 +193,7 @@ def test_folders_of_others(made, tmp_path):
     fewer = swalp.NetworkSpec("preresnet", recipes="wide", **SPEC)
     assert swalp.not_asked_for(fewer, folder) == ["bfp8-mixed-seed0", "bfp8-mixed-seed1", "wide-seed1"]
     (folder / "runs" / "wide-seed1" / "epochs.csv").write_text("model\n1\n")
-    with pytest.raises(StudyError, match="is no table of this study: its columns are model"):
+    with pytest.raises(StudyError, match="is no table of this study: line 1: the columns are not model"):
         swalp.stored_rows(swalp.NetworkSpec("preresnet", seeds=2, **SPEC), folder)
     lines = (made[0] / "runs" / "wide-seed1" / "epochs.csv").read_text().replace("sgd_lp", "nomethod")
     (folder / "runs" / "wide-seed1" / "epochs.csv").write_text(lines)

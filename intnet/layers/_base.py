@@ -204,6 +204,20 @@ class Parameter:
             self.value = self.quantizers["weight"](stored, Step())
         self.momentum = self.gradient = self.prepared = None
 
+    def follow(self, tensor: QTensor, step: Step) -> None:
+        """Take numbers that are kept more exactly elsewhere, rounded as after an update: into what is stored, then the weight.
+
+        Parameters
+        ----------
+        tensor : QTensor
+            Of this shape, with exponents that differ along the first axis at most.
+        step : Step
+        """
+        tensor = tensor.moved(self.device)
+        if self.master is not None:
+            tensor = self.master = self.quantizers["master"](tensor, step)
+        self.value = self.quantizers["weight"](tensor, step)
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return what must be saved to go on with the same bits."""
         arrays = {}

@@ -28,11 +28,15 @@ class Step:
     seed : int, 0..2**64 - 1
     training : bool
         Whether what the backward pass needs is kept, and dropout and batch statistics are in force. Only then is counted.
+    statistics : bool
+        Whether in training the running statistics of batch normalization follow: not where the weights are not those that
+        train.
     """
 
     number: int = 0
     seed: int = 0
     training: bool = False
+    statistics: bool = True
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ class BatchNorm(Layer):
             return self.bring(self._evaluated(x, parameters), "activation", step)
         shape, x = x.mantissa.shape, self._aligned(x)
         linear, self._statistics = kernels.normalize_batch(x.mantissa, int(x.exponent.flat[0]), *parameters)
-        self._update_running(self._statistics)
+        if step.statistics:
+            self._update_running(self._statistics)
         return self.bring_map(linear, shape, "activation", step)
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:

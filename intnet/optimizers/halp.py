@@ -6,12 +6,16 @@ g, strong convexity with constant mu puts the optimum within ``norm(g) / mu`` of
     s = norm(g) / (mu * (2**(b - 1) - 1))
 
 After a period of steps the offset is added to the centre, and is 0 again on a grid that fits the new gradient. A scale is an
-exact `Scale`, a mantissa times a power of two, of one tensor of weights; nothing here knows what the weights belong to.
+exact `Scale`, a mantissa times a power of two, of one tensor of weights.
+
+1. The grid        Scale, BitCentering, recentre, descent: of any weights
+2. The optimizer   HALP: of networks
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +23,15 @@ from numpy.typing import NDArray
 from intnet import kernels
 from intnet.arithmetic import bit_length, quotient
 from intnet.errors import InputError
-from intnet.formats import Fixed, Rounding
+from intnet.formats import Fixed, Overflow, Rounding
+from intnet.layers import Parameter, Quantizer, Step
+from intnet.layers.container import combine
 from intnet.optimizers.factor import Factor
+from intnet.optimizers.sgd import Passes, bits_of
+from intnet.optimizers.svrg import SVRG, check_period, in_one_exponent, take
+from intnet.random import sequence_words
+from intnet.recipe import Recipe, Role
+from intnet.tensor import QTensor
 
 EXACT, POWER_OF_TWO = "exact", "power_of_two"
 """The kinds of scales: of a mantissa of 31 bits; and the least power of two that is not below that."""
@@ -28,9 +39,21 @@ EXACT, POWER_OF_TWO = "exact", "power_of_two"
 SCALE_BITS = 31
 SCALE_EXPONENT_MIN, SCALE_EXPONENT_MAX = -126, 127
 BITS_MAX = 16
-PERIOD_MAX = 2**32 - 1
+OFFSETS, WEIGHTS = "offsets", "weights"
+"""What decay can act on."""
+
+CENTRE = Fixed(48, 40)
+"""The default format of centres: 8 bits before the binary point, and steps of 1e-12."""
+
+OFFSET_STREAM = 2
+"""Of random bits: the rounding of offsets."""
+
 _QUOTIENT_BITS = 61
+_MOVE_BITS = 32  # below the unit of an offset
 _ROUNDINGS = (Rounding.STOCHASTIC, Rounding.TIES_POS)
+
+
+# 1. The grid ------------------------------------------------------------------------------------------------------------
 
 
 class Scale(NamedTuple):
@@ -145,26 +168,21 @@ def recentre(centre: NDArray[np.int64], offsets: NDArray[np.int64], scale: Scale
 
 
 def descent(
-    gradient: NDArray[np.int64], exponent: int, count: int, rate: Factor, unit: Scale, fraction_bits: int
+    gradient: NDArray[np.int64], exponent: Any, count: int, rate: Factor, unit: Scale, fraction_bits: int
 ) -> NDArray[np.int64]:
     """Return ``-rate * gradient * 2**exponent / count`` in units of ``unit * 2**-fraction_bits``, to nearest, as int64.
 
-    The factor that all numbers share has 61 bits. What leaves int64 saturates.
+    The factor that all numbers share has 61 bits. What leaves int64 saturates. An exponent may be one for all, or an array of
+    one for each slice of the first axis.
     """
-    factor, right = 0, 0
+    exponents = np.asarray(exponent, np.int64).reshape(-1)
+    factor, rights = 0, np.zeros_like(exponents)
     if rate.mantissa:
         factor, power = map(int, quotient(np.int64(rate.mantissa), np.int64(count * unit.mantissa), np.int64(_QUOTIENT_BITS)))
-        right = rate.shift + unit.exponent - exponent - fraction_bits - power
-    out = np.empty(gradient.size, np.int64)
-    kernels.scale_all(gradient.ravel(), np.int64(-factor), np.int64(right), out)
+        rights = rate.shift + unit.exponent - exponents - fraction_bits - power
+    out = np.empty((exponents.size, gradient.size // exponents.size), np.int64)
+    kernels.scale_rows(gradient.reshape(out.shape), np.int64(-factor), rights, out)
     return out.reshape(gradient.shape)
-
-
-def check_period(period: Any) -> int:
-    """Return the number of steps between two centres, or raise `InputError`."""
-    if not _is_integer(period) or not 1 <= period <= PERIOD_MAX:
-        raise InputError(f"a centre must last for 1..{PERIOD_MAX} steps, a whole number, got {period!r}")
-    return int(period)
 
 
 def check_rounding(rounding: Any) -> Rounding:
@@ -187,3 +205,203 @@ def _positive(name: str, value: Any) -> Factor:
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+
+
+# 2. The optimizer -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Offsets:
+    """A parameter as HALP has it.
+
+    Attributes
+    ----------
+    centre : int64 array
+        In the centre's format.
+    offsets : int64 array
+        Of few bits.
+    scale : Scale or None
+        None of a parameter whose full gradient is zero: it does not move.
+    """
+
+    centre: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    scale: Scale | None = None
+
+
+class HALP(SVRG):
+    """SVRG with bit centering: what is stored of a weight between two full gradients is an offset of few bits.
+
+    The direction of a step is that of :class:`SVRG`; with z the offsets and s their scale, one for each parameter::
+
+        z = Q((z s - (r / B) (d + lambda B z s)) / s)
+
+    Q rounds and saturates to b bits. What products take is ``c + z s``, rounded to the centre's grid, then as the recipe says.
+
+    Parameters
+    ----------
+    rate : Schedule, Factor, or what `Factor.of` takes
+        Of the mean gradient.
+    centering : BitCentering
+    decay : Factor, or what `Factor.of` takes
+        It acts on weights, not on biases nor on batch normalization.
+    decay_of : {"weights", "offsets"}
+        "weights": centre and offset decay, and the full gradient is that of the decayed loss. "offsets": as in the released
+        code, only the offsets do, which begin anew every period: hardly a regularization.
+    centre : Fixed or str
+        The format of centres, signed, of up to 62 bits.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> HALP("0.1", BitCentering(8, 20, 391)).describe()["mu"]
+    '20'
+    """
+
+    kind: ClassVar[str] = "halp"
+
+    def __init__(
+        self, rate: Any, centering: BitCentering, decay: Any = 0, *, decay_of: str = WEIGHTS, centre: Any = CENTRE
+    ) -> None:
+        if not isinstance(centering, BitCentering):
+            raise InputError(f"HALP takes a BitCentering, got {centering!r}")
+        super().__init__(rate, decay, period=centering.period)
+        if decay_of not in (WEIGHTS, OFFSETS):
+            raise InputError(f"decay is of {WEIGHTS} or of {OFFSETS}, got {decay_of!r}")
+        form = Fixed.parse(centre)
+        if not form.signed or form.word_bits > 62:
+            raise InputError(f"centres must be signed and have up to 62 bits, got {form}")
+        self.centering, self.decay_of, self.format = centering, decay_of, form
+        self.offsets: dict[str, Offsets] = {}
+        self.steps = self.saturated = self.centres_saturated = 0
+        self._first = 0
+
+    def check(self, recipe: Recipe, epochs: int = 1, batch: int = 1, steps_per_epoch: int = 1) -> None:
+        """Refuse what SVRG refuses, and a decay that no word holds."""
+        super().check(recipe, epochs, batch, steps_per_epoch)
+        for epoch in self.schedule.changes(epochs):
+            if self._by_offset(self.schedule.at(epoch, epochs)) > 1 << (61 - self.centering.bits):
+                raise InputError(f"rate {self.schedule.rate} times decay {self.decay} is too large; use a smaller one")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a result is saved with."""
+        how = self.centering
+        return super().describe() | {
+            "bits": how.bits,
+            "mu": str(how.mu),
+            "scale": how.scale,
+            "rounding": how.rounding.value,
+            "decay_of": self.decay_of,
+            "centre": str(self.format),
+        }
+
+    @property
+    def finished(self) -> str | None:  # type: ignore[override]
+        """Why there is nothing left to train, if the full gradient is zero."""
+        if not self.offsets or any(one.scale is not None for one in self.offsets.values()):
+            return None
+        return "the full gradient is zero: every offset would be zero from here on"
+
+    def centre(self, training: Passes, step: Step) -> None:
+        """Move the centre to the weights, take the full gradient there, and choose a grid for every parameter."""
+        for parameter in training.parameters:
+            kept = self.offsets.get(parameter.name)
+            if kept is None:
+                kept = self.offsets[parameter.name] = Offsets(self._centre_of(parameter), np.zeros(parameter.shape, np.int64))
+            elif kept.scale is not None:
+                self.centres_saturated += recentre(kept.centre, kept.offsets, kept.scale, self.format)
+                kept.offsets[:] = 0
+            self._show(parameter, step)
+        super().centre(training, step)
+        for parameter in training.parameters:
+            kept, centre = self.offsets[parameter.name], self.centres[parameter.name]
+            if parameter.decays and self.decay.mantissa and self.decay_of == WEIGHTS:
+                pull = QTensor.trusted(kept.centre, -self.format.fraction_bits)
+                whole = self.decay.times(training.samples)
+                pulled = QTensor.trusted(pull.mantissa, pull.exponent - whole.shift)
+                centre.gradient = in_one_exponent(combine([(1, centre.gradient), (whole.mantissa, pulled)], bits_of))
+            sums = centre.gradient
+            kept.scale = self.centering.scale_of(sums.mantissa, int(sums.exponent.flat[0]), training.samples)
+
+    def step(self, training: Passes, rows: NDArray[np.int64], rate: Factor, step: Step) -> QTensor:
+        """Take a full gradient if it is time; then train on the samples of these rows, and return the outputs before."""
+        self._first = 0
+        self.steps += 1
+        return super().step(training, rows, rate, step)
+
+    def descend(self, parameter: Parameter, direction: QTensor, rate: Factor, batch: int, step: Step) -> None:
+        """Move the offsets of a parameter against a direction, the sum over a batch."""
+        kept, how = self.offsets[parameter.name], self.centering
+        first, self._first = self._first, self._first + kept.offsets.size
+        if kept.scale is None:
+            return
+        mantissa = np.ascontiguousarray(direction.mantissa, np.int64)
+        moves = descent(mantissa, direction.exponent, batch, rate, kept.scale, _MOVE_BITS)
+        by_offset = -self._by_offset(rate) if parameter.decays else 0
+        numbers = (by_offset, _MOVE_BITS, how.minimum, how.maximum, how.rounding is Rounding.STOCHASTIC)
+        arguments: list[Any] = [kept.offsets.reshape(-1), moves.reshape(-1), *map(np.int64, numbers)]
+        arguments += [*sequence_words(step.seed, OFFSET_STREAM, step.number), np.int64(first)]
+        self.saturated += int(kernels.move_offsets(*arguments))
+        self._show(parameter, step)
+
+    def _by_offset(self, rate: Factor) -> int:
+        """Return by how much of itself an offset decays in a step, in units of ``2**-32``."""
+        return round(rate.exact * self.decay.exact * 2**_MOVE_BITS)
+
+    def _centre_of(self, parameter: Parameter) -> NDArray[np.int64]:
+        """Return what is stored of a parameter in the centre's format, to nearest."""
+        role = Role(self.format, Rounding.TIES_EVEN, Overflow.SATURATE)
+        quantizer = Quantizer(parameter.name, "centre", role, 0)
+        made = quantizer(parameter.stored.moved("cpu"), Step(training=True))
+        self.centres_saturated += quantizer.seen().saturated
+        return made.mantissa.astype(np.int64)
+
+    def _show(self, parameter: Parameter, step: Step) -> None:
+        """Give the network what it works with: centre and offset, added, rounded as the recipe says."""
+        kept = self.offsets[parameter.name]
+        words = kept.centre
+        if kept.scale is not None:
+            words = words.copy()
+            recentre(words, kept.offsets, kept.scale, self.format)
+        parameter.follow(QTensor.trusted(words, -self.format.fraction_bits, self.format), step)
+
+    # For checkpoints
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return centres, offsets, scales, full gradients, and what was counted."""
+        arrays = super().state()
+        if not self.offsets:
+            return arrays
+        arrays["counts"] = np.array([self.steps, self.saturated, self.centres_saturated], np.int64)
+        for name, kept in self.offsets.items():
+            arrays[f"centre/{name}/words"], arrays[f"centre/{name}/offsets"] = kept.centre.copy(), kept.offsets.copy()
+            arrays[f"centre/{name}/scale"] = np.array(kept.scale or (0, 0), np.int64)
+        return arrays
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]], parameters: Sequence[Parameter]) -> None:
+        """Take back what :meth:`state` gave, checked."""
+        taken, how = dict(arrays), self.centering
+        offsets, counts = {}, np.zeros(3, np.int64)
+        if arrays:
+            counts = take(taken, "counts", (3,), np.int64)
+            for one in parameters:
+                key = f"centre/{one.name}"
+                words = take(taken, f"{key}/words", one.shape, np.int64)
+                few = take(taken, f"{key}/offsets", one.shape, np.int64)
+                mantissa, exponent = map(int, take(taken, f"{key}/scale", (2,), np.int64))
+                for what, array, low, high in (
+                    ("words", words, self.format.minimum, self.format.maximum),
+                    ("offsets", few, how.minimum, how.maximum),
+                ):
+                    if array.size and not low <= array.min() <= array.max() <= high:
+                        raise InputError(f"{key}/{what} must lie in {low}..{high}, got {array.min()} to {array.max()}")
+                if not 0 <= mantissa < 1 << SCALE_BITS or abs(exponent) > 2**10:
+                    raise InputError(f"{key}/scale is none: {mantissa} * 2^{exponent}")
+                offsets[one.name] = Offsets(words, few, Scale(mantissa, exponent) if mantissa else None)
+        super().load_state(taken, parameters)
+        self.offsets = offsets
+        self.steps, self.saturated, self.centres_saturated = map(int, counts)

@@ -15,7 +15,7 @@ here, in the factor, and not in the error, which would fall below the grid of a 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,32 @@ from intnet.layers.container import combine
 from intnet.optimizers.factor import Factor, Schedule
 from intnet.recipe import Recipe
 from intnet.tensor import QTensor
+
+
+class Passes(Protocol):
+    """What an optimizer may ask of the training that it is a part of (:class:`intnet.training.Trainer`)."""
+
+    batch: int
+
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """The network's."""
+
+    @property
+    def samples(self) -> int:
+        """How many there are to train on."""
+
+    def order(self, epoch: int, seed: int | None = None) -> NDArray[np.int64]:
+        """Return all samples' rows in a random order."""
+
+    def inputs(self, rows: NDArray[np.int64], step: Step) -> QTensor:
+        """Return samples, augmented."""
+
+    def gradients(self, x: QTensor, rows: NDArray[np.int64], step: Step) -> QTensor:
+        """Go forwards and backwards: leave with every parameter its gradient, and return the outputs."""
+
+    def tell(self, samples: int) -> None:
+        """Say that so many samples have been looked at."""
 
 
 class SGD:
@@ -120,8 +146,11 @@ class SGD:
             return
         if self._move_at_once(parameter, rate, batch, step):
             return
+        self.move(parameter, parameter.quantizers["gradient"](parameter.gradient, step), rate, batch, step)
+
+    def move(self, parameter: Parameter, gradient: QTensor, rate: Factor, batch: int, step: Step) -> None:
+        """Move a parameter by a gradient that was rounded already, or an accumulator: the arguments of `update`."""
         decay, factor = self._factors(parameter, rate, batch)
-        gradient = parameter.quantizers["gradient"](parameter.gradient, step)
         stored = parameter.stored
         terms = [(1, gradient)]
         if decay.mantissa:
@@ -134,7 +163,7 @@ class SGD:
             terms = [(1, exact if self.rounds_momentum_last else parameter.momentum)]
         moves = [(-factor.mantissa * sign, _lower(tensor, factor.shift)) for sign, tensor in terms]
         quantizer = parameter.quantizers[parameter.stored_role]
-        moved = quantizer(combine([(1, stored), *moves], _bits_of), step, lost_apart=True)
+        moved = quantizer(combine([(1, stored), *moves], bits_of), step, lost_apart=True)
         if step.training:
             _count_lost(quantizer, stored, moved, terms)
         if parameter.master is None:
@@ -164,7 +193,17 @@ class SGD:
         for parameter, one in zip(ready, prepared, strict=True):
             one.follow(parameter, step)
 
+    def step(self, training: Passes, rows: NDArray[np.int64], rate: Factor, step: Step) -> QTensor:
+        """Train on the samples of these rows, and return what the network made of them before."""
+        outputs = training.gradients(training.inputs(rows, step), rows, step)
+        self.update_all(training.parameters, rate, training.batch, step)
+        training.tell(len(rows))
+        return outputs
+
     # What an optimizer does beside its updates, and keeps from step to step: nothing here
+
+    finished: str | None = None
+    """Why there is nothing left to train, if so."""
 
     def after_step(self, parameters: Sequence[Parameter], steps: int, steps_per_epoch: int) -> None:
         """Look at the parameters after a step of training; `steps` are done since the training began."""
@@ -334,7 +373,7 @@ class Prepared:
         return cls(key, update, (stored.mantissa, velocity), list(zip(quantizers, at, strict=True)))
 
 
-def _bits_of(tensor: QTensor) -> int:
+def bits_of(tensor: QTensor) -> int:
     """Return how many magnitude bits a tensor has: an accumulator those of its largest number, which may be far fewer."""
     return magnitude_bits(tensor) if tensor.format is not None else kernels.max_magnitude(tensor.mantissa).bit_length()
 

@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 
 from intnet import bit_centering
 from intnet._version import __version__
-from intnet.bit_centering import CENTRE, CentredRun, train_svrg
+from intnet.bit_centering import CentredRun, train_svrg
 from intnet.errors import InputError, StudyError
 from intnet.formats import Fixed, Rounding
 from intnet.optimizers import BitCentering, Factor
-from intnet.optimizers.halp import EXACT, POWER_OF_TWO, check_period
+from intnet.optimizers.halp import CENTRE, EXACT, POWER_OF_TWO
+from intnet.optimizers.svrg import check_period
 from intnet.regression import ITERATIONS_MAX, LeastSquares, Problem, Run, in_range, train_sgd
 from intnet.studies import tables
 from intnet.studies.swalp_convex import logistic_problem, measure

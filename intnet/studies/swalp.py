@@ -6,29 +6,21 @@
 What is trained, and how one trajectory is: :mod:`intnet.studies.swalp_networks`.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from intnet import files
 from intnet._version import __version__
-from intnet.errors import InUseError, StudyError
 from intnet.recipe import Recipe
-from intnet.studies.swalp_networks import (
-    AVERAGE_RECIPE,
-    EPOCHS,
-    NetworkSpec,
-    Progress,
-    Row,
-    Trajectory,
-    epochs_csv,
-    read_rows,
-    train,
-    trajectories,
-)
+from intnet.studies import trajectories as of_study
+from intnet.studies.swalp_networks import AVERAGE_RECIPE, NetworkSpec, Row, Trajectory, epochs_csv, trajectories
+from intnet.studies.trajectories import EPOCHS, Progress
 
 __all__ = [
     "NetworkSpec",
@@ -46,7 +38,7 @@ __all__ = [
 
 TABLE, CONFIG, PICTURE = "table.md", "config.json", "curves.png"
 METHODS = ("sgd_lp", "swalp")
-_RUNS = "runs"
+_EXPORTS = (EPOCHS, TABLE, CONFIG, PICTURE)
 
 PUBLISHED_ERRORS: dict[tuple[str, str], dict[str, tuple[float, float] | None]] = {
     ("cifar10", "vgg"): {"sgd_fp": (6.81, 0.09), "swa_fp": (6.51, 0.14), "sgd_lp": (7.61, 0.15), "swalp": (6.70, 0.12)},
@@ -160,8 +152,7 @@ def _gap(gains: Sequence[float], what: str) -> str:
 
 def set_aside(folder: Path | str) -> Path | None:
     """Rename a study's folder to a dated name: see :func:`intnet.files.set_aside`."""
-    with files.explained(Path(folder)):
-        return files.set_aside(folder, _RUNS, (EPOCHS, TABLE, CONFIG, PICTURE))
+    return of_study.set_aside(folder, _EXPORTS)
 
 
 def run(
@@ -178,28 +169,17 @@ def run(
     spec : NetworkSpec
     folder : path
     data_dir, device : as in `trajectories`
-    begun, progress, after : as in `train`
+    begun, progress, after : as in :func:`intnet.studies.trajectories.train`
 
     Returns
     -------
     list of str
         The trajectories that another process is training.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise StudyError(f"{folder} is not a folder; --out must name a folder")
-    with files.explained(folder):
-        known = {_RUNS, EPOCHS, TABLE, CONFIG, PICTURE, files.LOCK}
-        if folder.exists() and (others := {one.name for one in folder.iterdir() if one.name[0] != "."} - known):
-            raise StudyError(f"{folder} holds {min(others)}, which is none of this study's; choose another --out")
-    elsewhere = []
-    for trajectory in trajectories(spec, data_dir, device):
-        try:
-            train(trajectory, folder / _RUNS / trajectory.name, begun=begun, progress=progress, after=after)
-        except InUseError:
-            elsewhere.append(trajectory.name)
-        export(spec, folder, trajectory.config, plots=False)
-    return elsewhere
+    ready = trajectories(spec, data_dir, device)
+    write = partial(export, spec, folder, plots=False)
+    hooks: Any = {"begun": begun, "progress": progress, "after": after}
+    return of_study.run(ready, folder, _EXPORTS, lambda one: write(one.config), **hooks)
 
 
 def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
@@ -210,24 +190,22 @@ def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
     StudyError
         If a table is damaged.
     """
-    rows = []
+    rows: list[Row] = []
     names = _names(spec)
-    for name in names:
-        for seed in range(spec.seeds):
-            path = Path(folder) / _RUNS / f"{name}-seed{seed}" / EPOCHS
-            if path.is_file():
-                found = read_rows(path)
-                if any((row.recipe, row.seed) != (name, seed) or row.method not in METHODS for row in found):
-                    raise StudyError(f"{path} is no table of {name} with seed {seed}; put a good copy back, or remove it")
-                rows.extend(found)
+    for name, seed in itertools.product(names, range(spec.seeds)):
+        mine = partial(_is_of, name, seed)
+        rows += of_study.stored_rows(folder, f"{name}-seed{seed}", Row, mine, f"{name} with seed {seed}")
     return sorted(rows, key=lambda row: (names.index(row.recipe), METHODS.index(row.method), row.seed, row.epoch))
+
+
+def _is_of(name: str, seed: int, row: Row) -> bool:
+    return (row.recipe, row.seed) == (name, seed) and row.method in METHODS
 
 
 def not_asked_for(spec: NetworkSpec, folder: Path | str) -> list[str]:
     """Return the trajectories that are kept in a folder and are none of the study: other recipes', or other seeds'."""
-    runs = Path(folder) / _RUNS
     asked = {f"{name}-seed{seed}" for name in _names(spec) for seed in range(spec.seeds)}
-    return sorted(path.name for path in runs.iterdir() if path.is_dir() and path.name not in asked) if runs.is_dir() else []
+    return of_study.not_asked_for(folder, asked)
 
 
 def export(

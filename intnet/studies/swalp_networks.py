@@ -13,33 +13,28 @@ References
 Yang et al. 2019, SWALP: Stochastic Weight Averaging in Low-Precision Training, arXiv:1904.11943, sec. 5.
 """
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from intnet import checkpoint, datasets, files, models
+from intnet import datasets, models
 from intnet.datasets import Dataset
-from intnet.errors import InputError, StudyError
+from intnet.errors import InputError
 from intnet.inputs import Encoder, Inputs
 from intnet.network import Network
 from intnet.optimizers import SWALP, Factor, SWALPSchedule
 from intnet.recipe import Recipe
+from intnet.studies import trajectories as of_study
+from intnet.studies.tables import to_csv
 from intnet.studies.training import first_samples, usual_augmentation
 from intnet.training import Trainer, evaluate, pool_statistics
 
-EPOCHS = "epochs.csv"
-COLUMNS = ("model", "recipe", "method", "seed", "epoch", "train_loss", "test_error")
 AVERAGE_RECIPE = "wide"
-_CHECKPOINT = "checkpoint.npz"
 _FOLDER_NAME = re.compile(r"\w[\w.-]*")
-
-Progress = Callable[[int], object]
 
 
 # 1. What to train -------------------------------------------------------------------------------------------------------
@@ -184,8 +179,7 @@ class NetworkSpec:
 # 2. Rows ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, order=True)
-class Row:
+class Row(NamedTuple):
     """A row of ``epochs.csv``: what one method had at the end of an epoch; errors are fractions of 1."""
 
     model: str
@@ -205,49 +199,27 @@ def read_rows(path: Path | str) -> list[Row]:
     StudyError
         If it is none.
     """
-    try:
-        header, *lines = csv.reader(Path(path).read_text(encoding="utf-8").splitlines())
-        if tuple(header) != COLUMNS:
-            raise ValueError(f"its columns are {', '.join(header)}")
-        return [Row(*line[:3], *map(int, line[3:5]), *map(float, line[5:])) for line in lines]  # type: ignore[arg-type]
-    except (OSError, ValueError, TypeError) as error:
-        raise StudyError(f"{path} is no table of this study: {error}") from error
+    return of_study.read_rows(path, Row)
 
 
 def epochs_csv(rows: Iterable[Row]) -> str:
     """Return a row an epoch, method, recipe and seed: the loss in nats a sample, the error as a fraction of 1."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(asdict(row).values() for row in rows)
-    return text.getvalue()
+    return to_csv(Row, list(rows))
 
 
 # 3. One trajectory ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
-class Trajectory:
+class Trajectory(of_study.Trajectory[Row]):
     """A recipe and a seed: the network that trains, and two more to evaluate it and its average."""
 
+    kind: ClassVar[type] = Row
     spec: NetworkSpec
     recipe: Recipe
     seed: int
-    trainer: Trainer
     train: Dataset = field(repr=False)
     test: Dataset = field(repr=False)
-    config: dict[str, Any] = field(repr=False)
-    rows: list[Row] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The name of its folder."""
-        return f"{self.recipe.name}-seed{self.seed}"
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to train."""
-        return self.trainer.epoch == self.trainer.epochs or self.trainer.died is not None
 
     def evaluate(self) -> list[Row]:
         """Return the rows of the epoch that has just ended."""
@@ -292,7 +264,8 @@ def trajectories(spec: NetworkSpec, data_dir: Path | str | None = None, device: 
             trainer = Trainer(
                 network, optimizer, inputs, epochs=spec.epochs, batch=spec.batch, augmentation=augmentation, device=device
             )
-            yield Trajectory(spec, recipe, seed, trainer, train, test, _config(spec, train, test))
+            config = _config(spec, train, test)
+            yield Trajectory(f"{recipe.name}-seed{seed}", trainer, config, spec, recipe, seed, train, test)
 
 
 def _config(spec: NetworkSpec, train: Dataset, test: Dataset) -> dict[str, Any]:
@@ -313,58 +286,3 @@ def _config(spec: NetworkSpec, train: Dataset, test: Dataset) -> dict[str, Any]:
         "loss_unit": "nats a sample, of the first training images, without augmentation",
         "error_unit": "fraction of 1, of all test images",
     }
-
-
-def train(
-    trajectory: Trajectory, folder: Path, *, begun: Callable[[Trajectory], object] | None = None,
-    progress: Progress | None = None, after: Callable[[Row], object] | None = None,
-) -> None:  # fmt: skip
-    """Train a trajectory to its end, from wherever its folder says it is; after every epoch keep a checkpoint and its rows.
-
-    Parameters
-    ----------
-    trajectory : Trajectory
-    folder : path
-        Its own; locked while it is used.
-    begun : function of the trajectory, optional
-        Called before training, when the trajectory is where its folder says.
-    progress : function of an int, optional
-        Told how many samples more have been trained on.
-    after : function of a Row, optional
-        Called with every row that is kept.
-
-    Raises
-    ------
-    StudyError
-        If the folder is in use (InUseError), cannot be written, or holds another training or a damaged checkpoint.
-    """
-    path, trainer = folder / _CHECKPOINT, trajectory.trainer
-    with files.explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def keep(_: Trainer) -> None:
-        made = trajectory.evaluate()
-        rows = [*trajectory.rows, *made]
-        checkpoint.save(path, trainer, trajectory.config, {"rows": [list(asdict(row).values()) for row in rows]})
-        trajectory.rows = rows
-        files.write_changed(folder / EPOCHS, epochs_csv(rows).encode())
-        for row in made if after is not None else ():
-            after(row)  # type: ignore[misc]
-
-    with files.locked(folder):
-        if path.exists():
-            _resume(trajectory, path)
-            files.write_changed(folder / EPOCHS, epochs_csv(trajectory.rows).encode())
-        if begun is not None:
-            begun(trajectory)
-        trainer.run(after=keep, progress=progress)
-
-
-def _resume(trajectory: Trajectory, path: Path) -> None:
-    """Go to where a checkpoint is."""
-    stored = checkpoint.load(path)
-    try:
-        checkpoint.restore(trajectory.trainer, stored, trajectory.config)
-        trajectory.rows = [Row(*values) for values in stored.notes["rows"]]
-    except (InputError, KeyError, TypeError) as error:
-        raise StudyError(f"{path.parent}: {error}; choose another --out, or set the old one aside with --fresh") from error

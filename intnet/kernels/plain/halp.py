@@ -164,10 +164,19 @@ def root_of_squares(values):
 
 
 @jit
-def scale_all(values, mantissa, right, out):
-    """Write ``values * mantissa / 2**right`` to nearest, ties away from zero, saturated; all (size,) int64."""
+def scale_rows(values, mantissa, rights, out):
+    """Write ``values * mantissa / 2**right`` to nearest, ties away from zero, saturated to int64.
+
+    Parameters
+    ----------
+    values, out : (rows, size) int64
+    mantissa : int64
+    rights : (rows,) int64
+        One a row.
+    """
     for i in range(values.shape[0]):
-        out[i] = multiply_shift(values[i], mantissa, right)
+        for j in range(values.shape[1]):
+            out[i, j] = multiply_shift(values[i, j], mantissa, rights[i])
 
 
 @jit
@@ -189,6 +198,41 @@ def recentre(centre, offsets, mantissa, right, minimum, maximum):
         kept = saturate(moved, minimum, maximum)
         saturated += np.int64(kept != moved)
         centre[i] = kept
+    return saturated
+
+
+@jit
+def move_offsets(offsets, moves, by_offset, shift, minimum, maximum, stochastic, key_0, key_1, stream, step, first):
+    """Add ``(moves + by_offset * offsets) / 2**shift``, rounded once, to offsets; return how many saturate.
+
+    Parameters
+    ----------
+    offsets : (size,) int64
+        Moved in place; of a word of up to 16 bits.
+    moves : (size,) int64
+        What is beyond ``+-2**62`` saturates the word in any case.
+    by_offset : int64
+        Times the word's largest magnitude up to ``2**61``.
+    shift : int64, 0..44
+    minimum, maximum : int64
+        Of the word.
+    stochastic : int64
+        1 to round stochastically, 0 to nearest, ties to plus infinity.
+    key_0, key_1, stream, step : uint64
+    first : int64
+        The number of the first offset among those that share a sequence of random bits.
+    """
+    size, saturated, most = offsets.shape[0], np.int64(0), np.int64(1 << 62)
+    room, skip = np.full(room_for(size, RANDOM_BITS), _HALF, np.int64), np.int64(0)
+    if stochastic > 0:
+        skip = fill_fractions(key_0, key_1, stream, step, first, size, RANDOM_BITS, room)
+    fractions = room[skip:]
+    for j in range(size):
+        move = saturate(moves[j], -most, most) + by_offset * offsets[j]
+        moved = offsets[j] + round_shift_stochastic(move, shift, fractions[j], np.int64(RANDOM_BITS))
+        kept = saturate(moved, minimum, maximum)
+        saturated += np.int64(kept != moved)
+        offsets[j] = kept
     return saturated
 
 
