@@ -9,21 +9,22 @@ import pytest
 from naive_halp import nearest, two_to
 from numpy.testing import assert_array_equal
 
-from intnet import datasets, layers
+from intnet import checkpoint, datasets, kernels, layers
+from intnet.errors import InputError
 from intnet.inputs import Encoder, Inputs
 from intnet.network import Network
-from intnet.optimizers import HALP, BitCentering, Factor
+from intnet.optimizers import HALP, SGD, SVRG, BitCentering, Factor
+from intnet.optimizers.svrg import in_one_exponent
 from intnet.recipe import Recipe
 from intnet.studies.training import first_samples
 from intnet.tensor import QTensor
-from intnet.training import Trainer
+from intnet.training import Trainer, evaluate
 
-RECIPES = ("wide", "bfp8-mixed", "fixed16")
 DECAY = Fraction(Factor.of("0.01").exact)
 
 
 def batch_normed():
-    return [layers.Flatten(), layers.Dense(7), layers.BatchNorm(), layers.ReLU(), layers.Dense(10)]
+    return [layers.Flatten(), layers.Dense(3), layers.BatchNorm(), layers.ReLU(), layers.Dense(10)]
 
 
 def trainer_of(optimizer, recipe="wide", *, samples=50, batch=16, epochs=3, seed=5, device=None, layers_of=batch_normed):
@@ -117,16 +118,16 @@ class Reference:
             first += one.size
 
 
-CASES = [
-    (8, 20, "exact", "offsets"),
-    (2, "0.5", "power_of_two", "weights"),
-    (16, 3, "power_of_two", "offsets"),
-    (5, 1, "exact", "weights"),
-]
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize(("bits", "mu", "kind", "decay_of"), CASES)
+@pytest.mark.parametrize(
+    ("recipe", "bits", "mu", "kind", "decay_of"),
+    [
+        ("wide", 8, 20, "exact", "offsets"),
+        ("wide", 2, "0.5", "power_of_two", "weights"),
+        ("bfp8-mixed", 16, 3, "power_of_two", "offsets"),
+        ("bfp8-mixed", 5, 1, "exact", "weights"),
+        ("fixed16", 3, "0.5", "exact", "weights"),
+    ],
+)
 def test_every_bit_is_that_of_the_definition(recipe, bits, mu, kind, decay_of):
     optimizer = HALP("0.1", BitCentering(bits, mu, 3, kind), DECAY, decay_of=decay_of)
     trainer = watched(optimizer, recipe)
@@ -154,3 +155,217 @@ def test_every_bit_is_that_of_the_definition(recipe, bits, mu, kind, decay_of):
                 assert_array_equal(one.stored.mantissa, stored.mantissa)
     assert optimizer.saturated == ref.saturated
     assert any(any(z) for z in ref.offsets.values())
+
+
+def test_to_nearest_too():
+    optimizer = HALP("1", BitCentering(6, "0.25", 5, rounding="ties_pos"))
+    trainer = trainer_of(optimizer)
+    trainer.run()
+    assert any(one.offsets.any() for one in optimizer.offsets.values())
+
+
+def test_svrg_steps_by_the_corrected_gradient():
+    """In wide words a step is that of Fractions, to within a unit of the master copy."""
+    optimizer = SVRG("0.1", DECAY, period=3)
+    trainer = watched(optimizer, "wide")
+    rate = optimizer.schedule.at(0, 1)
+    for number in range(5):
+        before = {one.name: exact(one.stored) for one in trainer.parameters}
+        rows = trainer.order(0)[number % 4 * 16 :][:16]
+        trainer.step(rows, rate, layers.Step(number, trainer.seed, True))
+        *full, (count, _, there), (_, _, here) = trainer.passes
+        if full:
+            sums = {name: [sum(v) for v in zip(*(seen[name][1] for _, _, seen in full), strict=True)] for name in before}
+        assert len(full) == (4 if number % 3 == 0 else 0)
+        for one in trainer.parameters:
+            decay = Factor.of(DECAY * 16).exact if one.decays else 0
+            factor = rate.times(Fraction(1, 16)).exact
+            parts = zip(before[one.name], here[one.name][0], there[one.name][0], sums[one.name], strict=True)
+            expected = [w - factor * (a - b + Fraction(count, 50) * g + decay * w) for w, a, b, g in parts]
+            got = [int(v) for v in one.stored.mantissa.reshape(-1)]
+            assert max(abs(v - w * 2**32) for v, w in zip(got, expected, strict=True)) <= Fraction(1, 2) + Fraction(1, 2**20)
+
+
+def test_with_a_full_gradient_every_step_and_all_samples_svrg_is_gradient_descent():
+    """Without batch normalization, whose gradients depend on the batch, the correction is zero then: d = G."""
+
+    def plain():
+        return [layers.Flatten(), layers.Dense(5), layers.ReLU(), layers.Dense(10)]
+
+    svrg, sgd = (trainer_of(o, samples=32, batch=32, layers_of=plain) for o in (SVRG("0.25", period=1), SGD("0.25")))
+    svrg.run()
+    sgd.run()
+    for a, b in zip(svrg.parameters, sgd.parameters, strict=True):
+        off = abs(a.master.mantissa - b.master.mantissa).max()  # the gradient's own rounding, of 32 bits
+        assert off <= 3 * 2
+
+
+# What is around it --------------------------------------------------------------------------------------------------------
+
+
+OPTIMIZERS = {
+    "halp": lambda: HALP("0.1", BitCentering(4, 5, 6), DECAY, decay_of="weights"),
+    "svrg": lambda: SVRG("0.1", DECAY, period=6),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("recipe", ["wide", "bfp8-mixed"])
+def test_stopped_between_two_centres_and_resumed_it_gives_the_same(kind, recipe, tmp_path):
+    straight, first, second = (trainer_of(OPTIMIZERS[kind](), recipe) for _ in range(3))
+    straight.run()
+    first.run_epoch()  # 4 steps, of 6
+    checkpoint.save(tmp_path / "c.npz", first)
+    checkpoint.restore(second, checkpoint.load(tmp_path / "c.npz"))
+    assert first.optimizer.state().keys() == second.optimizer.state().keys()
+    second.run()
+    assert second.network.digest() == straight.network.digest()
+    assert [(a.train_loss, a.train_accuracy) for a in second.history] == [
+        (a.train_loss, a.train_accuracy) for a in straight.history
+    ]
+    for (name, a), (other, b) in zip(straight.optimizer.state().items(), second.optimizer.state().items(), strict=True):
+        assert name == other
+        assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_state_of_another_is_refused(kind):
+    trainer = trainer_of(OPTIMIZERS[kind]())
+    trainer.run_epoch()
+    state, fresh = trainer.optimizer.state(), OPTIMIZERS[kind]()
+    for change in (lambda s: s.popitem(), lambda s: s.update({"centre/x/value": np.zeros(3)})):
+        broken = dict(state)
+        change(broken)
+        with pytest.raises(InputError):
+            fresh.load_state(broken, trainer.parameters)
+    name = f"centre/{trainer.parameters[0].name}/"
+    wrong = {"gradient": np.int64(2**62 + 1)} | ({"offsets": np.int64(8), "words": np.int64(2**48)} if kind == "halp" else {})
+    for part, value in wrong.items():
+        broken = {**state, name + part: np.full_like(state[name + part], value)}
+        with pytest.raises(InputError, match=part):
+            fresh.load_state(broken, trainer.parameters)
+    if kind == "halp":
+        with pytest.raises(InputError, match="scale"):
+            fresh.load_state({**state, name + "scale": np.array([-1, 0])}, trainer.parameters)
+    assert not fresh.centres
+    fresh.load_state({}, trainer.parameters)
+    with pytest.raises(InputError, match="another training"):
+        trainer.optimizer.check(trainer.network.recipe)
+
+
+def test_threads_and_pieces_change_no_bit():
+    digests, before = set(), kernels.threads()
+    try:
+        for threads in (1, 2, 5):
+            kernels.set_threads(threads)
+            trainer = trainer_of(OPTIMIZERS["halp"](), samples=30)
+            trainer.run()
+            digests.add((trainer.network.digest(), trainer.optimizer.saturated))
+    finally:
+        kernels.set_threads(before)
+    assert len(digests) == 1
+
+
+def test_running_statistics_follow_the_weights_that_train_alone():
+    """In the first step of a period centre and weights are one, so one batch moves them once, whatever passes there were."""
+    mine, plain = trainer_of(OPTIMIZERS["svrg"](), samples=16), trainer_of(SGD("0.1"), samples=16)
+    for trainer in (mine, plain):
+        trainer.step(np.arange(16), trainer.optimizer.schedule.at(0, 1), layers.Step(0, 5, True))
+    states = [trainer.network.state() for trainer in (mine, plain)]
+    for name in states[0]:
+        if "running" in name:
+            assert_array_equal(states[0][name], states[1][name])
+
+
+def test_a_zero_gradient_ends_the_training():
+    trainer = trainer_of(OPTIMIZERS["halp"](), layers_of=lambda: [layers.Flatten(), layers.Dense(10)])
+    trainer.gradients = lambda x, rows, step: _without_gradient(trainer, x, rows, step)
+    before = trainer.network.digest()
+    trainer.run()
+    assert trainer.epoch == 1
+    assert "full gradient is zero" in trainer.died
+    assert trainer.network.digest() == before
+    assert trainer.optimizer.saturated == 0
+
+
+def _without_gradient(trainer, x, rows, step):
+    outputs = Trainer.gradients(trainer, x, rows, step)
+    for one in trainer.parameters:
+        one.gradient = QTensor.trusted(np.zeros(one.shape, np.int64), -20)
+    return outputs
+
+
+def test_a_parameter_without_a_gradient_stays():
+    """A bias before batch normalization has none but for rounding; here it has none at all."""
+    trainer = trainer_of(HALP("0.1", BitCentering(8, 2, 4)))
+    gamma = next(one for one in trainer.parameters if one.name.endswith("gamma"))
+    original = trainer.gradients
+
+    def gradients(x, rows, step):
+        outputs = original(x, rows, step)
+        gamma.gradient = QTensor.trusted(np.zeros(gamma.shape, np.int64), -20)
+        return outputs
+
+    trainer.gradients = gradients
+    kept = exact(gamma.stored)
+    trainer.run()
+    assert exact(gamma.stored) == kept
+    assert trainer.optimizer.offsets[gamma.name].scale is None
+
+
+@pytest.mark.parametrize("rows", [[3, -5], [0, 0], [-40, 0]])
+def test_an_accumulator_is_brought_to_one_exponent(rows):
+    mantissa = np.array([[2**40 + 1, -3], [7, 0]])
+    tensor = QTensor.trusted(mantissa, np.array(rows).reshape(2, 1))
+    made = in_one_exponent(tensor)
+    assert made.exponent.shape == (1, 1)
+    unit = two_to(int(made.exponent.flat[0]))
+    for got, want in zip(exact(made), exact(tensor), strict=True):
+        assert abs(got - want) < unit
+        assert got == want or int(got / unit) % 2 == 1  # cut, with a sticky bit
+    assert exact(in_one_exponent(QTensor.trusted(np.zeros((2, 2), np.int64), np.array([[3], [4]])))) == [0] * 4
+
+
+def test_it_learns():
+    trainer = trainer_of(HALP("0.2", BitCentering(8, 2, 20)), samples=1000, batch=50, epochs=8)
+    told = []
+    trainer.run(progress=told.append)
+    assert trainer.history[-1].train_accuracy > 0.9
+    assert sum(told) == 1000 * 8 + 1000 * trainer.optimizer.full_gradients(8 * 20)
+    assert len(trainer.losses) == 20
+    assert np.mean(trainer.losses) == pytest.approx(trainer.history[-1].train_loss)
+    assert evaluate(trainer.network, trainer.train).accuracy > 0.9
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (lambda: HALP("0.1", 8), ["BitCentering", "8"]),
+        (lambda: HALP("0.1", BitCentering(), decay_of="all"), ["weights", "offsets", "'all'"]),
+        (lambda: HALP("0.1", BitCentering(), centre="fxp-u48/40"), ["signed", "62 bits"]),
+        (lambda: HALP("0", BitCentering()), ["rate", "above 0"]),
+        (lambda: SVRG("0.1", period=0), ["1..4294967295", "0"]),
+        (lambda: SVRG("0.1", period=2.5), ["2.5"]),
+        (lambda: trainer_of(SVRG("2^3", period=5), "niti8"), ["niti8", "SVRG", "normalized"]),
+        (lambda: trainer_of(HALP("2^30", BitCentering(16), "2^10")), ["rate", "decay", "too large"]),
+    ],
+)
+def test_mistakes(make, parts):
+    with pytest.raises(InputError) as caught:
+        make()
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_scale_beyond_the_exponents_is_refused():
+    trainer = trainer_of(HALP("0.1", BitCentering(8, "2^-40", 4)))
+    trainer.gradients = lambda x, rows, step: _huge(trainer, x, rows, step)
+    with pytest.raises(InputError, match=r"scale .* must be in 2\^-126..2\^127"):
+        trainer.run_epoch()
+
+
+def _huge(trainer, x, rows, step):
+    outputs = Trainer.gradients(trainer, x, rows, step)
+    for one in trainer.parameters:
+        one.gradient = QTensor.trusted(np.ones(one.shape, np.int64), 100)
+    return outputs

@@ -2,19 +2,28 @@
 
 import csv
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from intnet.studies.halp_networks import Row
+from intnet.studies.halp_networks_reading import SmoothedLoss
+
 PROGRAM = Path(__file__).parents[1] / "experiments" / "halp.py"
+STOPPING = Path(__file__).with_name("stopping.py")
 TINY = ("--study", "convex", "--problems", "a", "--iterations", "300", "--recentre", "50", "--seeds", "1", "--bits", "8")
+TINY_RESNET = ("--study", "resnet", "--dataset", "digits", "--width", "0.03125", "--samples", "150", "--batch", "64")
+RESNET = (*TINY_RESNET, "--epochs", "2", "--recentre", "0.5,1", "--bits", "2,8", "--recipes", "wide,bfp8-mixed")
+SAME = ("recipe", "method", "bits", "recentre")
 
 
-def program(*arguments):
+def program(*arguments, python=()):
     environment = {name: value for name, value in os.environ.items() if name != "INTNET_DATA"}
-    command = [sys.executable, PROGRAM, *map(str, arguments)]
+    command = [sys.executable, *python, PROGRAM, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)  # the first run compiles
 
 
@@ -65,13 +74,94 @@ def test_the_digits_study(tmp_path):
     assert len(rows) == 5 * 50
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Make a finished study of networks, for reading only."""
+    folder = tmp_path_factory.mktemp("made") / "study"
+    run = program(*RESNET, "--out", folder)
+    assert run.returncode == 0, run.stderr
+    return folder, run
+
+
+def test_the_resnet_study(made):
+    folder, run = made
+    rows = table(folder / "epochs.csv")
+    assert tuple(rows[0]) == Row._fields
+    trained = {(row["recipe"], row["method"], row["bits"], row["recentre"], row["T"]) for row in rows}
+    assert trained == {
+        ("wide", "halp", "8", "0.5", "2"),
+        ("wide", "halp", "8", "1.0", "3"),
+        ("wide", "halp", "2", "1.0", "3"),
+        ("bfp8-mixed", "halp", "8", "1.0", "3"),
+        ("wide", "svrg", "0", "1.0", "3"),
+        ("wide", "sgd", "0", "0.0", "0"),
+    }
+    assert len(rows) == 2 * 6
+    assert all(float(row["saturated"]) > 0 for row in rows if row["bits"] == "2")
+    pictures = {"loss-by-period.png", "accuracy-by-period.png", "loss-by-bits.png", "accuracy-by-bits.png"}
+    assert names(folder) == pictures | {"runs", "epochs.csv", "training_loss.csv", "table.md", "config.json"}
+    losses = table(folder / "training_loss.csv")
+    assert tuple(losses[0]) == SmoothedLoss._fields
+    assert [row["iteration"] for row in losses] == ["6"] * 6
+    for row in losses:
+        of_epochs = [float(one["train_loss"]) for one in rows if [one[n] for n in SAME] == [row[n] for n in SAME]]
+        assert float(row["loss"]) == pytest.approx((64 * sum(of_epochs) / 2) / 64, rel=0.2)  # the last batch is smaller
+    text = (folder / "table.md").read_text()
+    assert "| HALP, 8 bits, T = 0.5 epochs | 2 | " in text
+    assert "| HALP, 8 bits, T = 1 epoch, all in bfp8-mixed | 3 | " in text
+    assert text in run.stdout
+    assert "as the epochs between two full gradients grow" in run.stdout
+    assert "Beside 8 bits" in run.stdout
+
+
+def test_a_finished_study_is_only_read(made, tmp_path):
+    folder = shutil.copytree(made[0], tmp_path / "study")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.csv")}
+    run = program(*RESNET, "--out", folder, "--quiet", "--no-plots")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_killed_and_resumed_it_gives_the_same(made, tmp_path):
+    folder = tmp_path / "study"
+    stopping = (STOPPING, "intnet.checkpoint", "save", "1", str(int(signal.SIGKILL)))
+    assert program(*RESNET, "--out", folder, "--no-plots", python=stopping).returncode == -signal.SIGKILL
+    assert not (folder / "epochs.csv").exists()
+    run = program(*RESNET, "--out", folder, "--no-plots", "--threads", "1")
+    assert run.returncode == 0, run.stderr
+    for name in ("epochs.csv", "training_loss.csv", "table.md", "config.json"):
+        assert (folder / name).read_bytes() == (made[0] / name).read_bytes()
+
+
+def test_longer_it_goes_on_and_what_is_not_asked_for_is_named(made, tmp_path):
+    folder = shutil.copytree(made[0], tmp_path / "study")
+    run = program(*RESNET, "--epochs", "3", "--methods", "sgd", "--recipes", "wide", "--out", folder, "--no-plots")
+    assert run.returncode == 0, run.stderr
+    assert "epoch   3" in run.stdout
+    assert "epoch   2" not in run.stdout
+    assert "not asked for, so not in the tables: halp-bfp8-mixed-b8-T1-seed0, " in run.stdout
+    other = program(*RESNET, "--mu", "3", "--methods", "halp", "--recentre", "1", "--bits", "8", "--out", folder, "--no-plots")
+    check_refusal(other, "mu 20 there, 3 here", "--out", "--fresh")
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
+        (("--study", "resnet", "--bits", "1,8"), ("2..16", "got 1")),
+        (("--study", "resnet", "--mu", "0"), ("mu", "greater than 0")),
+        (("--study", "resnet", "--mu", "1,2"), ("--mu", "is one", "1, 2")),
+        (("--study", "resnet", "--recentre", "0"), ("recentre", "above 0")),
+        (("--study", "resnet", "--iterations", "10"), ("--iterations belongs to --study convex or digits",)),
+        (("--study", "resnet", "--methods", "adam"), ("halp, svrg, sgd", "'adam'")),
+        (("--study", "resnet", "--recipes", "wide,niti8"), ("niti8", "normalized")),
+        (("--study", "resnet", "--dataset", "flowers"), ("flowers", "cifar10")),
+        ((*TINY_RESNET, "--recentre", "0.1"), ("recentre 0.1 is 0.3 of the 3 steps of an epoch", "at least one")),
+        ((*TINY_RESNET, "--mu", "2^-48", "--rate", "2^-30", "--recentre", "1"), ("scale of the offsets", "greater mu")),
+        (("--study", "convex", "--width", "1"), ("--width belongs to --study resnet",)),
         (("--study", "convex", "--bits", "1"), ("bits", "2..16", "got 1")),
         (("--study", "convex", "--mu", "3,few"), ("--mu", "allowed is a number")),
         (("--study", "convex", "--recentre", "0.5"), ("whole number, got 0.5",)),
-        (("--study", "convex", "--decay", "0.1"), ("--decay belongs to --study digits",)),
+        (("--study", "convex", "--decay", "0.1"), ("--decay belongs to --study digits or resnet",)),
         (("--study", "digits", "--problems", "a"), ("--problems belongs to --study convex",)),
         (("--study", "linear"), ("invalid choice",)),
     ],

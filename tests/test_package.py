@@ -59,7 +59,7 @@ ROOMS = {
     "recipe": {"errors", "formats"},
     "layers": {"errors", "formats", "arithmetic", "kernels", "recipe", "tensor"},
     "losses": {"errors", "formats", "kernels", "layers", "recipe", "tensor"},
-    "optimizers": {"errors", "formats", "arithmetic", "kernels", "layers", "recipe", "tensor"},
+    "optimizers": {"errors", "formats", "arithmetic", "random", "kernels", "layers", "recipe", "tensor"},
     "models": {"errors", "layers"},
     "network": {"errors", "kernels", "layers", "losses", "recipe", "tensor"},
     "telemetry": set(),

@@ -7,7 +7,7 @@ from matplotlib.collections import FillBetweenPolyCollection
 from numpy.testing import assert_allclose
 
 from intnet.errors import InputError
-from intnet.plotting import plot_centred
+from intnet.plotting import plot_centred, plot_test_accuracy, plot_training_loss
 from intnet.studies.halp_convex_reading import Name
 
 NAMES = [
@@ -67,3 +67,34 @@ def test_one_panel_one_seed_and_zeros():
 def test_nothing_to_draw_is_refused():
     with pytest.raises(InputError, match="no curve to draw"):
         plot_centred({})
+
+
+# Networks -----------------------------------------------------------------------------------------------------------------
+
+LABELS = ("HALP, 8 bits, T = 0.5 epochs", "HALP, 2 bits, T = 1 epoch", "SVRG, T = 1 epoch", "SGD")
+BY_EPOCH = {label: {epoch: [50.0 + i + epoch, 52.0 + i + epoch] for epoch in (1, 2, 10)} for i, label in enumerate(LABELS)}
+
+
+def test_accuracies_are_means_with_published_values_beside_them():
+    figure = draw(plot_test_accuracy(BY_EPOCH, title="cifar10", marks=(10, {LABELS[0]: 84.2, "another": 1.0})))
+    (ax,) = figure.axes
+    assert [line.get_label() for line in ax.lines[:4]] == list(LABELS)
+    assert_allclose(ax.lines[1].get_xydata(), [(1, 53), (2, 54), (10, 62)])
+    assert len(shades(ax)) == 4
+    mark = ax.lines[4]
+    assert (mark.get_xydata().tolist(), mark.get_color()) == ([[10, 84.2]], ax.lines[0].get_color())
+    assert len(ax.lines) == 5
+    assert ax.get_ylim() == (0, 100)
+    assert len({line.get_color() for line in ax.lines[:4]}) == 4
+    assert len(draw(plot_test_accuracy(BY_EPOCH)).axes[0].lines) == 4
+
+
+def test_losses_are_on_a_log_scale():
+    figure = draw(plot_training_loss({"HALP": {10: [2.0], 1000: [0.5]}, "SGD": {10: [2.5]}}, title="t", window=1000))
+    (ax,) = figure.axes
+    assert (ax.get_yscale(), ax.get_xlim(), ax.get_title()) == ("log", (0, 1000), "t")
+    assert "1,000 iterations" in ax.get_ylabel()
+    assert not shades(ax)
+    for plot in (plot_training_loss, plot_test_accuracy):
+        with pytest.raises(InputError, match="no curve"):
+            plot({})

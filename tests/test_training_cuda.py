@@ -17,7 +17,7 @@ from intnet.inputs import Augmentation, Encoder, Inputs
 from intnet.kernels.cuda import _driver
 from intnet.models import make_model
 from intnet.network import Network
-from intnet.optimizers import SGD, SWALP, SWALPSchedule
+from intnet.optimizers import HALP, SGD, SWALP, BitCentering, SWALPSchedule
 from intnet.training import Trainer, evaluate, pool_statistics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,6 +132,22 @@ def test_averages_are_the_same_on_both():
         sums = {name: array.tobytes() for name, array in swalp.state().items()}
         found.append((network.digest(), sums, wide.digest(), evaluate(wide, wide_inputs).loss))
     assert found[0] == found[1]
+
+
+@usable
+@pytest.mark.parametrize("recipe", ["bfp8-mixed", "wide"])
+def test_bit_centering_is_the_same_on_both(recipe):
+    """HALP, with a change of place in the middle of a period."""
+    data, found = samples(4, (3, 3, 1)), []
+    for devices in (("cpu", "cpu"), ("gpu", "gpu"), ("gpu", "cpu")):
+        network = Network([layers.Flatten(), layers.Dense(4), layers.BatchNorm(), layers.Dense(3)], data.shape, recipe)
+        halp = HALP("2^-3", BitCentering(4, 2, 3), "2^-6")
+        trainer = Trainer(network, halp, Inputs.of(data, Encoder.of(data, network.recipe)), epochs=2, batch=2)
+        for device in devices:
+            network.to(device)
+            trainer.run_epoch()
+        found.append((network.digest(), {name: array.tobytes() for name, array in halp.state().items()}))
+    assert found[1] == found[0] == found[2]
 
 
 @usable

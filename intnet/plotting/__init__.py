@@ -6,7 +6,7 @@ Every function returns a `matplotlib.figure.Figure` that belongs to no window an
 
 from intnet.plotting.averages import plot_averages
 from intnet.plotting.cliffs import plot_cliffs, plot_surface
-from intnet.plotting.halp import plot_centred
+from intnet.plotting.halp import plot_centred, plot_test_accuracy, plot_training_loss
 from intnet.plotting.swalp import plot_linear, plot_logistic
 from intnet.plotting.training import plot_telemetry, plot_training
 
@@ -18,5 +18,7 @@ __all__ = [
     "plot_logistic",
     "plot_surface",
     "plot_telemetry",
+    "plot_test_accuracy",
     "plot_training",
+    "plot_training_loss",
 ]

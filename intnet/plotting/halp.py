@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
 from intnet.errors import InputError
 
@@ -125,3 +125,103 @@ def _dress(ax: Axes, problem: str, period: int, end: int, *, labelled: bool) -> 
         ax.set_ylabel(r"norm of the gradient, $\|\nabla f(w)\|$" if problem == "digits" else r"distance, $\|w - w^*\|$")
     named = [] if problem == "digits" else [f"problem {problem}"]
     ax.set_title(", ".join(named + [f"a full gradient every {period:,} iterations"] * (period > 0)), fontsize=10)
+
+
+# Networks
+
+
+def plot_training_loss(curves: Mapping[str, Mapping[int, list[float]]], *, title: str = "", window: int = 1) -> Figure:
+    """Draw training losses, smoothed already, against the iteration on a log scale: means over seeds, shaded: their range.
+
+    Parameters
+    ----------
+    curves : mapping of label to mapping of iteration to values, one a seed
+        Labels that begin with "HALP" are in colour, others grey.
+    title : str
+    window : int
+        Iterations that a loss is the mean of.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If there is no curve.
+    """
+    figure, ax = _panel(curves, title)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(0, max(max(curve) for curve in curves.values()))
+    ax.set_xlabel("iteration (one batch each)")
+    ax.set_ylabel(f"training loss (nats), mean of up to {window:,} iterations")
+    return figure
+
+
+def plot_test_accuracy(
+    curves: Mapping[str, Mapping[int, list[float]]], *, title: str = "", marks: tuple[int, Mapping[str, float]] | None = None
+) -> Figure:
+    """Draw test accuracies in percent against the epoch: means over seeds, shaded: their range.
+
+    Parameters
+    ----------
+    curves : mapping of label to mapping of epoch to values, one a seed
+        Labels that begin with "HALP" are in colour, others grey.
+    title : str
+    marks : (epoch, mapping of label to accuracy), optional
+        What was published for that epoch, at full size: a diamond in the curve's colour.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If there is no curve.
+    """
+    figure, ax = _panel(curves, title)
+    colors = {line.get_label(): line.get_color() for line in ax.lines}
+    ends = [max(curve) for curve in curves.values()]
+    if marks is not None:
+        at, values = marks
+        for label, value in values.items():
+            if label in colors:
+                ax.plot([at], [value], "D", color=colors[label], markerfacecolor="none", clip_on=False)
+        handle = Line2D([], [], color="0.2", marker="D", linestyle="", markerfacecolor="none")
+        ax.legend([handle], [f"published, full size, epoch {at}"], loc="lower right", frameon=False, fontsize=9)
+        ends.append(at)
+    ax.set_xlim(min(min(curve) for curve in curves.values()) - 0.2, max(ends) + 0.2)
+    ax.set_ylim(0, 100)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("test accuracy (%)")
+    return figure
+
+
+def _panel(curves: Mapping[str, Mapping[int, list[float]]], title: str) -> tuple[Figure, Axes]:
+    """Return a figure with all curves drawn and named below."""
+    if not curves:
+        raise InputError("there is no curve to draw; run the study first")
+    figure = Figure(figsize=(7.4, 5.2), layout="constrained")
+    ax = figure.subplots()
+    colored = iter(f"C{number}" for number in range(10))
+    grey = iter(("0.1", "0.55", "0.75") * len(curves))
+    for label, curve in curves.items():
+        at = sorted(curve)
+        style: dict[str, Any] = (
+            {"color": next(colored)} if label.startswith("HALP") else {"color": next(grey), "linestyle": "--"}
+        )
+        ax.plot(at, [float(np.mean(curve[one])) for one in at], label=label, linewidth=1.6, **style)
+        if any(len(curve[one]) > 1 for one in at):
+            low, high = [min(curve[one]) for one in at], [max(curve[one]) for one in at]
+            ax.fill_between(at, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    ax.grid(color="0.92")
+    ax.set_axisbelow(True)
+    ax.set_title(title, fontsize=11)
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure, ax

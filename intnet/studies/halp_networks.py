@@ -26,10 +26,12 @@ from intnet.optimizers import HALP, SGD, SVRG, BitCentering, Factor
 from intnet.optimizers.halp import EXACT, OFFSETS, check_rounding
 from intnet.recipe import Recipe
 from intnet.studies import trajectories as of_study
+from intnet.studies.tables import to_csv
 from intnet.studies.training import first_samples, usual_augmentation
 from intnet.training import Trainer, evaluate
 
 METHODS = ("halp", "svrg", "sgd")
+LOSSES = "losses.csv"
 MODEL = "resnet18"
 _REPEATED = ("bits", "recentre", "methods", "recipes")
 
@@ -210,6 +212,13 @@ class Row(NamedTuple):
     saturated: float
 
 
+class Loss(NamedTuple):
+    """A row of ``losses.csv``: the mean over a batch before the step, in nats a sample."""
+
+    iteration: int
+    loss: float
+
+
 @dataclass(eq=False)
 class Trajectory(of_study.Trajectory[Row]):
     """A setting and a seed; `losses` are those of every step, the mean over its batch, before the step."""
@@ -247,6 +256,11 @@ class Trajectory(of_study.Trajectory[Row]):
     @property
     def _first(self) -> tuple[str, str, int, float]:
         return self.setting.recipe, self.setting.method, self.setting.bits, float(self.setting.recentre)
+
+    def tables(self) -> dict[str, str]:
+        """Return the rows, and the loss of every step."""
+        losses = [Loss(iteration, loss) for iteration, loss in enumerate(self.losses, 1)]
+        return super().tables() | {LOSSES: to_csv(Loss, losses)}
 
     def notes(self) -> dict[str, Any]:
         """Return the losses."""

@@ -53,6 +53,10 @@ class Trajectory(Generic[Row]):
         """Return the rows of the epoch that has just ended."""
         raise NotImplementedError
 
+    def tables(self) -> dict[str, str]:
+        """Return the content of every file that is kept beside the checkpoint, by name."""
+        return {EPOCHS: to_csv(self.kind, self.rows)}
+
     def notes(self) -> dict[str, Any]:
         """Return what else is to be kept, for JSON."""
         return {}
@@ -88,8 +92,9 @@ def train(
     with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write_table() -> None:
-        files.write_changed(folder / EPOCHS, to_csv(trajectory.kind, trajectory.rows).encode())
+    def write_tables() -> None:
+        for name, text in trajectory.tables().items():
+            files.write_changed(folder / name, text.encode())
 
     def keep(_: Trainer) -> None:
         made = trajectory.evaluate()
@@ -97,14 +102,14 @@ def train(
         notes = {"rows": [list(row) for row in rows], **trajectory.notes()}
         checkpoint.save(path, trainer, trajectory.config, notes)
         trajectory.rows = rows
-        write_table()
+        write_tables()
         for row in made if after is not None else ():
             after(row)  # type: ignore[misc]
 
     with files.locked(folder):
         if path.exists():
             _resume(trajectory, path)
-            write_table()
+            write_tables()
         if begun is not None:
             begun(trajectory)
         trainer.run(after=keep, progress=progress)

@@ -142,6 +142,9 @@ for problem in (LeastSquares(ones, -2, np.arange(3), -2), SoftmaxRegression(ones
     list(train_sgd(problem, [Run("fxp-s8/6")], "2^-3", 4, 1, threads=1))
     list(train_svrg(problem, [HALP(BitCentering(4, 1, 2), "fxp-s30/20")], "2^-3", 4, threads=1))
 
+few, zero = np.zeros(3, np.int64), np.int64(0)
+kernels.move_offsets(few, few, *np.array([0, 32, -8, 7, 1]), *np.zeros(4, np.uint64), zero)
+
 compiled = 0
 modules = [module for name, module in sys.modules.items() if name.startswith("intnet.") and name != "intnet.kernels.edge"]
 for module in modules:

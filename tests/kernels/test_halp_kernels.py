@@ -86,12 +86,37 @@ def test_large_roots_are_within_their_bound(top, size):
     assert (1 - bound) ** 2 * exact <= (root * two_to(exponent)) ** 2 <= (1 + bound) ** 2 * exact
 
 
-def test_all_are_scaled_to_nearest():
-    values = np.array([0, 1, -1, 3, -3, 2**61, -(2**61)])
-    for mantissa, right in ((1, 1), (3, 2), (-5, -2), (2**61 - 1, 70), (2**61 - 1, 10)):
-        out = np.empty_like(values)
-        kernels.scale_all(values, *int64(mantissa, right), out)
-        assert out.tolist() == [nearest(int(v) * mantissa / two_to(right)) for v in values]
+def test_rows_are_scaled_to_nearest():
+    values = np.array([[0, 1, -1, 3], [-3, 2**61, -(2**61), 2**63 - 1]])
+    for mantissa in (1, 3, -5, 2**61 - 1):
+        for rights in ((1, 2), (-2, 70), (10, -90), (200, 63)):
+            out = np.empty_like(values)
+            kernels.scale_rows(values, np.int64(mantissa), np.array(rights), out)
+            expected = [[nearest(int(v) * mantissa / two_to(r)) for v in row] for r, row in zip(rights, values, strict=True)]
+            assert out.tolist() == expected
+
+
+@pytest.mark.parametrize("stochastic", [0, 1])
+@pytest.mark.parametrize(("bits", "by_offset"), [(2, 0), (8, -(2**20)), (16, 12345)])
+def test_offsets_move_as_defined(stochastic, bits, by_offset):
+    random = np.random.default_rng(bits)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    offsets = random.integers(low, high + 1, 60)
+    moves = random.integers(-(2**38), 2**38, 60)
+    moves[:6] = 2**63 - 1, -(2**63), 2**62, -(2**62), 2**31, -(2**31)
+    expected, saturated = [], 0
+    for j, (z, move) in enumerate(zip(offsets.tolist(), moves.tolist(), strict=True)):
+        exact = z + Fraction(max(-(2**62), min(2**62, move)) + by_offset * z, 2**32)
+        fraction = naive_halp.naive.random_fraction(SEED, 2, 7, 11 + j, 32) if stochastic else None
+        whole = naive_halp.naive.round_fraction(exact, "stochastic" if stochastic else "ties_pos", fraction, 32)
+        kept, left = naive_halp.naive.into_word(whole, bits, True, "saturate")
+        expected.append(kept)
+        saturated += left
+    sequence = np.uint64(2), np.uint64(7)
+    numbers = int64(by_offset, 32, low, high, stochastic)
+    assert kernels.move_offsets(offsets, moves, *numbers, *seed_words(SEED), *sequence, np.int64(11)) == saturated
+    assert offsets.tolist() == expected
+    assert saturated >= 4
 
 
 def test_a_centre_moves_by_whole_units_and_saturates():
