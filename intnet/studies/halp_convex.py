@@ -470,8 +470,7 @@ def run_digits(
     with tables.opened(folder, "digits.csv", DigitsRow, config, _versions()) as table:
         each = len(spec.snapshots())
         stored = _stored(table, [tuple(row[:6]) for row in table.rows], set(map(tuple, spec.runs())), lambda _: each)
-        if stored:
-            progress(len(stored))
+        progress(len(stored))
         missing = [one for one in spec.runs() if tuple(one) not in stored]
         with closing(_train(spec, job(missing), threads)) as trained:
             for one, snapshots in trained:
