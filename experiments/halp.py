@@ -181,7 +181,7 @@ def _resnet(arguments: argparse.Namespace, given: dict) -> list[str]:
     data_dir, device = given.pop("data_dir", None), given.pop("device", "cpu")
     for name in ("scale", "mu"):
         if len(values := given.get(name, ("",))) > 1:
-            raise InputError(f"--{name} of --study resnet is one, got {', '.join(map(str, values))}; run the others apart")
+            raise InputError(f"--{name} of --study resnet is one value, got {len(values)}; run the others apart")
     given |= {name: given[name][0] for name in ("scale", "mu") if name in given}
     spec = NetworkSpec(**given, seeds=arguments.seeds or 1)
     _set_aside(arguments, study.set_aside, lambda: next(trajectories(spec, data_dir, device)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from intnet.models import make_model
     from intnet.network import Network
     from intnet.online import Cell, CellResult, OnlineProblem, train_cells
-    from intnet.optimizers import SGD, SWALP, Average, Factor, Schedule, SWALPSchedule
+    from intnet.optimizers import HALP, SGD, SVRG, SWALP, Average, BitCentering, Factor, Schedule, SWALPSchedule
     from intnet.recipe import RECIPES, Recipe, Role
     from intnet.sklearn import IntegerMLPClassifier
     from intnet.sweeps import GridSpec, GridStore, open_grid
@@ -33,11 +33,14 @@ if TYPE_CHECKING:
     from intnet.training import Trainer, evaluate, pool_statistics
 
 __all__ = [
+    "HALP",
     "RECIPES",
     "SGD",
+    "SVRG",
     "SWALP",
     "Augmentation",
     "Average",
+    "BitCentering",
     "BlockFloat",
     "Cell",
     "CellResult",
@@ -94,7 +97,17 @@ _HOMES = {
     "models": ("make_model",),
     "network": ("Network",),
     "online": ("Cell", "CellResult", "OnlineProblem", "train_cells"),
-    "optimizers": ("SGD", "SWALP", "Average", "Factor", "SWALPSchedule", "Schedule"),
+    "optimizers": (
+        "HALP",
+        "SGD",
+        "SVRG",
+        "SWALP",
+        "Average",
+        "BitCentering",
+        "Factor",
+        "SWALPSchedule",
+        "Schedule",
+    ),
     "recipe": ("RECIPES", "Recipe", "Role"),
     "sklearn": ("IntegerMLPClassifier",),
     "sweeps": ("GridSpec", "GridStore", "open_grid"),

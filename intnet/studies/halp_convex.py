@@ -93,6 +93,9 @@ class Setting(NamedTuple):
     seed: int
 
 
+_VERSIONS = {"intnet": __version__, "numpy": np.__version__}
+
+
 # 1. What to run ---------------------------------------------------------------------------------------------------------
 
 
@@ -416,7 +419,7 @@ def run_convex(
     for name in spec.problems:
         _train(spec, job(name, spec.runs(name)), threads).close()
     config = {**spec.config(), "checksums": {name: _checksum(made.problem) for name, made in problems.items()}}
-    with tables.opened(folder, "convex.csv", ConvexRow, config, _versions()) as table:
+    with tables.opened(folder, "convex.csv", ConvexRow, config, _VERSIONS) as table:
         names = {(name, *one) for name in spec.problems for one in spec.runs(name)}
         each = {name: len(spec.snapshots(name)) for name in spec.problems}
         stored = _stored(table, [tuple(row[:7]) for row in table.rows], names, lambda found: each[found[0]])
@@ -467,10 +470,11 @@ def run_digits(
 
     _train(spec, job(spec.runs()), threads).close()
     config = {**spec.config(), "checksum": data.checksum}
-    with tables.opened(folder, "digits.csv", DigitsRow, config, _versions()) as table:
+    with tables.opened(folder, "digits.csv", DigitsRow, config, _VERSIONS) as table:
         each = len(spec.snapshots())
         stored = _stored(table, [tuple(row[:6]) for row in table.rows], set(map(tuple, spec.runs())), lambda _: each)
-        progress(len(stored))
+        if stored:
+            progress(len(stored))
         missing = [one for one in spec.runs() if tuple(one) not in stored]
         with closing(_train(spec, job(missing), threads)) as trained:
             for one, snapshots in trained:
@@ -489,10 +493,6 @@ def _stored(table: tables.Table, found: list[tuple], names: set[tuple], each: Ca
                 "incomplete; choose another --out, or set the old one aside with --fresh"
             )
     return set(found)
-
-
-def _versions() -> dict[str, str]:
-    return {"intnet": __version__, "numpy": np.__version__}
 
 
 def set_aside(folder: Path | str) -> Path | None:

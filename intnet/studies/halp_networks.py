@@ -145,6 +145,7 @@ class NetworkSpec:
         for periods in self.recentre:
             if isinstance(periods, bool) or not isinstance(periods, (int, float)) or not 0 < periods < math.inf:
                 raise InputError(f"recentre is in epochs, above 0 (0.5, 1, 3), got {periods!r}")
+        set_(self, "recentre", tuple(map(float, self.recentre)))
         usual_augmentation(self.dataset)  # which refuses what is no data set
         for name in ("mu", "rate", "momentum", "decay"):
             set_(self, name, Factor.of(getattr(self, name)))
@@ -156,11 +157,11 @@ class NetworkSpec:
     def settings(self) -> list[Setting]:
         """Return what is trained, the most important first."""
         first, *others = [one.name for one in self.recipes if isinstance(one, Recipe)]
-        most, usual = max(self.bits), 1 if 1 in self.recentre else self.recentre[0]
+        most, usual = max(self.bits), 1.0 if 1 in self.recentre else self.recentre[0]
         halp = [Setting(first, "halp", most, periods) for periods in self.recentre]
         halp += [Setting(first, "halp", few, usual) for few in sorted(set(self.bits) - {most}, reverse=True)]
         halp += [Setting(other, "halp", most, usual) for other in others]
-        baselines = {"svrg": Setting(first, "svrg", 0, usual), "sgd": Setting(first, "sgd", 0, 0)}
+        baselines = {"svrg": Setting(first, "svrg", 0, usual), "sgd": Setting(first, "sgd", 0, 0.0)}
         chosen = halp if "halp" in self.methods else []
         return list(dict.fromkeys(chosen)) + [baselines[name] for name in METHODS if name in self.methods and name in baselines]
 
@@ -255,7 +256,7 @@ class Trajectory(of_study.Trajectory[Row]):
 
     @property
     def _first(self) -> tuple[str, str, int, float]:
-        return self.setting.recipe, self.setting.method, self.setting.bits, float(self.setting.recentre)
+        return self.setting.recipe, self.setting.method, self.setting.bits, self.setting.recentre
 
     def tables(self) -> dict[str, str]:
         """Return the rows, and the loss of every step."""
