@@ -202,7 +202,8 @@ def _resnet(arguments: argparse.Namespace, given: dict) -> list[str]:
     others = [f"Trained by another command meanwhile: {', '.join(elsewhere)}."] if elsewhere else []
     if kept := study.not_asked_for(spec, arguments.out):
         others.append(f"Also kept there, and not asked for, so not in the tables: {', '.join(kept)}.")
-    return [study.table(spec, rows), *study.describe(spec, rows), *others]
+    ended = study.stored_ends(spec, arguments.out)
+    return [study.table(spec, rows, ended), *study.describe(spec, rows, ended), *others]
 
 
 def _set_aside(arguments: argparse.Namespace, set_aside, check) -> None:

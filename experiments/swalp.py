@@ -198,6 +198,7 @@ def _network(arguments: argparse.Namespace, given: dict) -> list[str]:
     others = [f"Trained by another command meanwhile: {', '.join(elsewhere)}."] if elsewhere else []
     if kept := swalp.not_asked_for(spec, arguments.out):
         others.append(f"Also kept there, and not asked for, so not in the tables: {', '.join(kept)}.")
+    others += [f"{name} ended early: {why}." for name, why in swalp.stored_ends(spec, arguments.out).items()]
     return [swalp.table(spec, rows), *swalp.describe(spec, rows), *others]
 
 

@@ -1,6 +1,7 @@
 """HALP and SVRG of networks: every offset, centre and weight that of a slow reference; then resuming, devices and mistakes."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import naive
 import naive_halp
@@ -73,7 +74,7 @@ class Reference:
                        for one in trainer.parameters}  # fmt: skip
         self.offsets = {one.name: [0] * one.size for one in trainer.parameters}
         self.scale = dict.fromkeys(self.offsets)
-        self.saturated = 0
+        self.saturated, self.pull = 0, {}
 
     def weights(self, name, scale):
         return [c + nearest(z * scale * two_to(40)) if scale else c
@@ -88,11 +89,13 @@ class Reference:
             self.offsets[name] = [0] * one.size
             sums = [sum(parts) for parts in zip(*(seen[name][1] for _, _, seen in passes), strict=True)]
             kept = optimizer.centres[name].gradient
-            if decay_of == "weights" and one.decays:
-                whole = Factor.of(DECAY * samples).exact
-                sums = [v + whole * c / two_to(40) for v, c in zip(sums, self.centre[name], strict=True)]
             assert exact(kept) == sums
-            integers, exponent = kept.mantissa.reshape(-1).tolist(), int(kept.exponent.flat[0])
+            self.pull[name] = [Fraction(0)] * one.size
+            if decay_of == "weights" and one.decays:
+                self.pull[name] = [c / two_to(40) for c in self.centre[name]]
+                sums = [v + Factor.of(DECAY * samples).exact * c for v, c in zip(sums, self.pull[name], strict=True)]
+            exponent = min(int(kept.exponent.flat[0]), -100)
+            integers = [int(v / two_to(exponent)) for v in sums]
             self.scale[name] = naive_halp.scale_of(
                 integers, exponent, samples, self.how.mu.exact, self.how.bits, self.how.scale
             )
@@ -110,8 +113,9 @@ class Reference:
                 if scale is None:
                     break
                 fraction = naive.random_fraction(seed, 2, number, first + j, 32)
+                direction = a - b + s * unit + Factor.of(DECAY * self.trainer.batch).exact * self.pull[name][j]
                 self.offsets[name][j], left = naive_halp.move_offset(
-                    self.offsets[name][j], a - b + s * unit, self.trainer.batch, rate, scale, by_offset if one.decays else 0,
+                    self.offsets[name][j], direction, self.trainer.batch, rate, scale, by_offset if one.decays else 0,
                     self.how.bits, fraction,
                 )  # fmt: skip
                 self.saturated += left
@@ -245,8 +249,9 @@ def test_the_state_of_another_is_refused(kind):
         with pytest.raises(InputError, match=part):
             fresh.load_state(broken, trainer.parameters)
     if kind == "halp":
-        with pytest.raises(InputError, match="scale"):
-            fresh.load_state({**state, name + "scale": np.array([-1, 0])}, trainer.parameters)
+        for changed, match in (({name + "scale": np.array([-1, 0])}, "scale"), ({"counts": np.array([1, -1, 0])}, "negative")):
+            with pytest.raises(InputError, match=match):
+                fresh.load_state({**state, **changed}, trainer.parameters)
     assert not fresh.centres
     fresh.load_state({}, trainer.parameters)
     with pytest.raises(InputError, match="another training"):
@@ -312,6 +317,51 @@ def test_a_parameter_without_a_gradient_stays():
     trainer.run()
     assert exact(gamma.stored) == kept
     assert trainer.optimizer.offsets[gamma.name].scale is None
+
+
+def test_decay_is_the_same_in_a_short_batch():
+    """Where gradients are zero nothing but decay moves a weight: by as much in a batch of 1 as in one of 16."""
+    decay, rate = "2^-3", "2^-1"
+    found = {}
+    for name, optimizer in {
+        "sgd": SGD(rate, 0, decay),
+        "svrg": SVRG(rate, decay, period=2),
+        "halp": HALP(rate, BitCentering(16, 2, 2), decay, decay_of="weights"),
+    }.items():
+        trainer = trainer_of(optimizer, samples=17, epochs=1, layers_of=lambda: [layers.Flatten(), layers.Dense(10)])
+        trainer.gradients = lambda x, rows, step, trainer=trainer: _without_gradient(trainer, x, rows, step)
+        weights = [np.array([float(v) for v in exact(trainer.parameters[0].stored)])]
+        for number, rows in enumerate((np.arange(16), np.arange(16, 17))):
+            trainer.step(rows, optimizer.schedule.at(0, 1), layers.Step(number, 5, True))
+            weights.append(np.array([float(v) for v in exact(trainer.parameters[0].stored)]))
+        found[name] = [float(a @ b / (a @ a)) for a, b in pairwise(weights)]
+        assert optimizer.finished is None
+    for name in found:
+        np.testing.assert_allclose(found[name], [1 - 2**-4] * 2, atol=2e-4, err_msg=name)
+
+
+def test_two_trainings_do_not_share_an_optimizer():
+    optimizer = OPTIMIZERS["halp"]()
+    first, second = trainer_of(optimizer), trainer_of(optimizer)
+    first.run_epoch()
+    before = second.network.digest()
+    with pytest.raises(InputError, match="centres of another network"):
+        second.run_epoch()
+    assert second.network.digest() == before
+
+
+def test_a_parameter_needs_a_gradient():
+    trainer = trainer_of(OPTIMIZERS["svrg"]())
+    original = trainer.gradients
+
+    def gradients(x, rows, step):
+        outputs = original(x, rows, step)
+        trainer.parameters[0].gradient = None
+        return outputs
+
+    trainer.gradients = gradients
+    with pytest.raises(InputError, match="has no gradient"):
+        trainer.run_epoch()
 
 
 @pytest.mark.parametrize("rows", [[3, -5], [0, 0], [-40, 0]])

@@ -107,8 +107,9 @@ def test_the_resnet_study(made):
         of_epochs = [float(one["train_loss"]) for one in rows if [one[n] for n in SAME] == [row[n] for n in SAME]]
         assert float(row["loss"]) == pytest.approx((64 * sum(of_epochs) / 2) / 64, rel=0.2)  # the last batch is smaller
     text = (folder / "table.md").read_text()
-    assert "| HALP, 8 bits, T = 0.5 epochs | 2 | " in text
-    assert "| HALP, 8 bits, T = 1 epoch, all in bfp8-mixed | 3 | " in text
+    assert "| HALP, 8 bits, T = 0.5 epochs | 2 | 2 | " in text
+    assert "| HALP, 8 bits, T = 1 epoch, all in bfp8-mixed | 3 | 2 | " in text
+    assert "84.2" not in text  # that is CIFAR-10's
     assert text in run.stdout
     assert "as the epochs between two full gradients grow" in run.stdout
     assert "Beside 8 bits" in run.stdout
@@ -140,8 +141,36 @@ def test_longer_it_goes_on_and_what_is_not_asked_for_is_named(made, tmp_path):
     assert "epoch   3" in run.stdout
     assert "epoch   2" not in run.stdout
     assert "not asked for, so not in the tables: halp-bfp8-mixed-b8-T1-seed0, " in run.stdout
+    kept = (folder / "config.json").read_bytes()
+    for options in (("--momentum", "0.5"), ("--seeds", "2", "--decay", "1e-4")):
+        refused = program(*RESNET, *options, "--out", folder, "--no-plots")
+        check_refusal(refused, "there, ", " here", "--fresh")
+        assert (folder / "config.json").read_bytes() == kept
     other = program(*RESNET, "--mu", "3", "--methods", "halp", "--recentre", "1", "--bits", "8", "--out", folder, "--no-plots")
     check_refusal(other, "mu 20 there, 3 here", "--out", "--fresh")
+
+
+def test_what_ended_early_is_told(tmp_path):
+    """With a grid so fine that no weight moves, of one sample a step."""
+    still = (*TINY_RESNET, "--batch", "1", "--samples", "210", "--epochs", "2", "--methods", "halp", "--bits", "8")
+    still = (*still, "--recentre", "1", "--mu", "1e16", "--out", tmp_path, "--no-plots")
+    run = program(*still)
+    assert run.returncode == 0, run.stderr
+    assert "halp-wide-b8-T1-seed0 ended early: the network has died: no weight has moved" in run.stdout
+    assert "| HALP, 8 bits, T = 1 epoch | 210 | 1 | " in (tmp_path / "table.md").read_text()
+    assert program(*still, "--quiet").stdout == ""
+
+
+def test_a_damaged_table_says_what_to_do(made, tmp_path):
+    folder = shutil.copytree(made[0], tmp_path / "study")
+    path = folder / "runs" / "sgd-wide-seed0" / "epochs.csv"
+    whole = path.read_bytes()
+    for content, part in ((whole[:-9], "values of 10"), (b"\xff\xfe", "no text")):
+        path.write_bytes(content)
+        check_refusal(program(*RESNET, "--out", folder, "--no-plots"), str(path), part, "remove it")
+    path.unlink()
+    assert program(*RESNET, "--out", folder, "--no-plots").returncode == 0
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
@@ -150,12 +179,15 @@ def test_longer_it_goes_on_and_what_is_not_asked_for_is_named(made, tmp_path):
         (("--study", "resnet", "--bits", "1,8"), ("2..16", "got 1")),
         (("--study", "resnet", "--mu", "0"), ("mu", "greater than 0")),
         (("--study", "resnet", "--mu", "1,2"), ("--mu", "is one value, got 2")),
+        (("--study", "resnet", "--mu", "1e30"), ("mu", "below 2^62")),
         (("--study", "resnet", "--recentre", "0"), ("recentre", "above 0")),
+        (("--study", "resnet", "--recentre", "1e300"), ("recentre", "up to 1,000,000", "1e+300")),
         (("--study", "resnet", "--iterations", "10"), ("--iterations belongs to --study convex or digits",)),
         (("--study", "resnet", "--methods", "adam"), ("halp, svrg, sgd", "'adam'")),
         (("--study", "resnet", "--recipes", "wide,niti8"), ("niti8", "normalized")),
         (("--study", "resnet", "--dataset", "flowers"), ("flowers", "cifar10")),
         ((*TINY_RESNET, "--recentre", "0.1"), ("recentre 0.1 is 0.3 of the 3 steps of an epoch", "at least one")),
+        ((*TINY_RESNET, "--batch", "150", "--recentre", "0.01"), ("recentre 0.01 is 0.01 of the 1 steps", "at least one")),
         (("--study", "convex", "--width", "1"), ("--width belongs to --study resnet",)),
         (("--study", "convex", "--bits", "1"), ("bits", "2..16", "got 1")),
         (("--study", "convex", "--mu", "3,few"), ("--mu", "allowed is a number")),

@@ -63,7 +63,7 @@ class Factor:
         if number == 0:
             return cls(0, 0)
         if not 0 < number < 2**62 or number < Fraction(1, 2**48):
-            raise InputError(f"a factor must be 0 or in 2^-48..2^62, got {value!r}")
+            raise InputError(f"a factor must be 0, or at least 2^-48 and below 2^62, got {value!r}")
         power = number.numerator.bit_length() - number.denominator.bit_length()
         power -= number < Fraction(2) ** power  # floor(log2(number))
         shift = MANTISSA_BITS - 1 - power

@@ -199,7 +199,7 @@ def _positive(name: str, value: Any) -> Factor:
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     if not factor.mantissa:
-        raise InputError(f"{name} must be greater than 0, got {value!r}")
+        raise InputError(f"{name} must be greater than 0, got {value if isinstance(value, Factor) else repr(value)}")
     return factor
 
 
@@ -234,7 +234,7 @@ class HALP(SVRG):
 
     The direction of a step is that of :class:`SVRG`; with z the offsets and s their scale, one for each parameter::
 
-        z = Q((z s - (r / B) (d + lambda B z s)) / s)
+        z = Q((z s - (r / B) (d + lambda B (c + z s))) / s)      of offsets alone: lambda B z s
 
     Q rounds and saturates to b bits. What products take is ``c + z s``, rounded to the centre's grid, then as the recipe says.
 
@@ -246,7 +246,7 @@ class HALP(SVRG):
     decay : Factor, or what `Factor.of` takes
         It acts on weights, not on biases nor on batch normalization.
     decay_of : {"weights", "offsets"}
-        "weights": centre and offset decay, and the full gradient is that of the decayed loss. "offsets": as in the released
+        "weights": centre and offset decay, and the scale is that of the decayed loss. "offsets": as in the released
         code, only the offsets do, which begin anew every period: hardly a regularization.
     centre : Fixed or str
         The format of centres, signed, of up to 62 bits.
@@ -312,19 +312,13 @@ class HALP(SVRG):
             kept = self.offsets.get(parameter.name)
             if kept is None:
                 kept = self.offsets[parameter.name] = Offsets(self._centre_of(parameter), np.zeros(parameter.shape, np.int64))
-            elif kept.scale is not None:
+            elif kept.scale is not None:  # then these are the numbers that the network has been shown already
                 self.centres_saturated += recentre(kept.centre, kept.offsets, kept.scale, self.format)
                 kept.offsets[:] = 0
-            self._show(parameter, step)
         super().centre(training, step)
         for parameter in training.parameters:
-            kept, centre = self.offsets[parameter.name], self.centres[parameter.name]
-            if parameter.decays and self.decay.mantissa and self.decay_of == WEIGHTS:
-                pull = QTensor.trusted(kept.centre, -self.format.fraction_bits)
-                whole = self.decay.times(training.samples)
-                pulled = QTensor.trusted(pull.mantissa, pull.exponent - whole.shift)
-                centre.gradient = in_one_exponent(combine([(1, centre.gradient), (whole.mantissa, pulled)], bits_of))
-            sums = centre.gradient
+            kept = self.offsets[parameter.name]
+            sums = in_one_exponent(self._pulled(parameter, self.centres[parameter.name].gradient, training.samples))
             kept.scale = self.centering.scale_of(sums.mantissa, int(sums.exponent.flat[0]), training.samples)
 
     def step(self, training: Passes, rows: NDArray[np.int64], rate: Factor, step: Step) -> QTensor:
@@ -339,6 +333,7 @@ class HALP(SVRG):
         first, self._first = self._first, self._first + kept.offsets.size
         if kept.scale is None:
             return
+        direction = self._pulled(parameter, direction, batch)
         mantissa = np.ascontiguousarray(direction.mantissa, np.int64)
         moves = descent(mantissa, direction.exponent, batch, rate, kept.scale, _MOVE_BITS)
         by_offset = -self._by_offset(rate) if parameter.decays else 0
@@ -347,6 +342,14 @@ class HALP(SVRG):
         arguments += [*sequence_words(step.seed, OFFSET_STREAM, step.number), np.int64(first)]
         self.saturated += int(kernels.move_offsets(*arguments))
         self._show(parameter, step)
+
+    def _pulled(self, parameter: Parameter, gradient: QTensor, samples: int) -> QTensor:
+        """Return the sum of a gradient over so many samples with the decay of the centre, if that decays."""
+        if not (parameter.decays and self.decay.mantissa and self.decay_of == WEIGHTS):
+            return gradient
+        whole = self.decay.times(samples)
+        pull = QTensor.trusted(self.offsets[parameter.name].centre, -self.format.fraction_bits - whole.shift)
+        return combine([(1, gradient), (whole.mantissa, pull)], bits_of)
 
     def _by_offset(self, rate: Factor) -> int:
         """Return by how much of itself an offset decays in a step, in units of ``2**-32``."""
@@ -388,6 +391,8 @@ class HALP(SVRG):
         offsets, counts = {}, np.zeros(3, np.int64)
         if arrays:
             counts = take(taken, "counts", (3,), np.int64)
+            if counts.min() < 0:
+                raise InputError(f"counts must not be negative, got {counts.tolist()}")
             for one in parameters:
                 key = f"centre/{one.name}"
                 words = take(taken, f"{key}/words", one.shape, np.int64)

@@ -95,7 +95,7 @@ class SGD:
                 except InputError:
                     raise InputError(
                         f"rate {self.schedule.rate} ({self.schedule.kind}) divided by a batch of {batch} leaves 2^-48..2^62 in "
-                        f"epoch {epoch + 1} of {epochs}, or decay times it; use another rate"
+                        f"epoch {epoch + 1} of {epochs}, or decay {self.decay} times it does; use another rate or decay"
                     ) from None
         if self.momentum.mantissa and recipe.momentum is None:
             raise InputError(f"recipe {recipe.name!r} has no momentum role; train without momentum, or give it one")

@@ -7,6 +7,8 @@ samples goes forwards and backwards twice, at c and at w, with the same samples 
     d = Q_gradient(G_n(w)) - Q_gradient(G_n(c)) + (n / N) G         the sum over n samples, in words of up to 62 bits
     w = Q_weight(w - (r / B) (d + lambda B w))
 
+The centre is kept here: what is written into the parameters from outside, between two steps, HALP undoes and SVRG moves from.
+
 Gradients of batch normalization depend on the batch as well; G is then that of the batches it was taken of. Running statistics
 follow the weights that train, and neither centre nor full gradient.
 
@@ -97,6 +99,7 @@ class SVRG(SGD):
         super().__init__(rate, 0, decay)
         self.period = check_period(period)
         self.centres: dict[str, Centre] = {}
+        self._of: Parameter | None = None  # the first of the parameters that the centres belong to
 
     def check(self, recipe: Recipe, epochs: int = 1, batch: int = 1, steps_per_epoch: int = 1) -> None:
         """Refuse what SGD refuses, and an optimizer that has trained already."""
@@ -118,14 +121,22 @@ class SVRG(SGD):
 
     @property
     def finished(self) -> str | None:  # type: ignore[override]
-        """Why there is nothing left to train, if the full gradient is zero."""
-        if not self.centres or any(one.gradient.mantissa.any() for one in self.centres.values()):
+        """Why there is nothing left to train, if the full gradient is zero; with decay there always is."""
+        if not self.centres or self.decay.mantissa or any(one.gradient.mantissa.any() for one in self.centres.values()):
             return None
         return "the full gradient is zero: no step would move a weight"
 
     def step(self, training: Passes, rows: NDArray[np.int64], rate: Factor, step: Step) -> QTensor:
-        """Take a full gradient if it is time; then train on the samples of these rows, and return the outputs before."""
+        """Take a full gradient if it is time; then train on the samples of these rows, and return the outputs before.
+
+        Raises
+        ------
+        InputError
+            If the centres are those of another network.
+        """
         parameters = training.parameters
+        if self.centres and self._of is not parameters[0]:
+            raise InputError(f"this {type(self).__name__} has the centres of another network; make another one")
         if step.number % self.period == 0 or not self.centres:
             self.centre(training, step)
         x = training.inputs(rows, step)
@@ -151,6 +162,7 @@ class SVRG(SGD):
             parameter.name: Centre(value, total)
             for parameter, value, total in zip(training.parameters, values, sums, strict=True)
         }
+        self._of = training.parameters[0]
 
     def _gradients_at_centre(self, training: Passes, x: QTensor, rows: NDArray[np.int64], step: Step) -> list[QTensor]:
         """Return the gradients there, in their format, on the host; all else is as before."""
@@ -188,7 +200,7 @@ class SVRG(SGD):
         centres = {one.name: self._loaded(one, taken) for one in parameters} if arrays else {}
         if taken:
             raise InputError(f"{min(taken)} belongs to no {type(self).__name__} of this network")
-        self.centres = centres
+        self.centres, self._of = centres, parameters[0] if centres else None
 
     def _loaded(self, parameter: Parameter, arrays: dict[str, NDArray[Any]]) -> Centre:
         key = f"centre/{parameter.name}"
@@ -224,9 +236,9 @@ def full_gradient(training: Passes, period: int, step: Step) -> list[QTensor]:
     for count, first in enumerate(range(0, len(order), training.batch)):
         rows, now = order[first : first + training.batch], Step(count, seed, True, False)
         training.gradients(training.inputs(rows, now), rows, now)
-        gradients = [parameter.gradient for parameter in training.parameters]
+        gradients = [_gradient_of(parameter) for parameter in training.parameters]
         totals = [
-            combine([(1, total), (1, gradient)], bits_of)  # type: ignore[list-item]
+            combine([(1, total), (1, gradient)], bits_of)
             for total, gradient in zip(totals or [_nothing(one) for one in gradients], gradients, strict=True)
         ]
         training.tell(len(rows))
@@ -270,11 +282,15 @@ def take(arrays: dict[str, NDArray[Any]], key: str, shape: tuple[int, ...], kind
     return array.copy()
 
 
+def _gradient_of(parameter: Parameter) -> QTensor:
+    if parameter.gradient is None:
+        raise InputError(f"{parameter.name} has no gradient; the backward pass must give every parameter one")
+    return parameter.gradient
+
+
 def _rounded_gradient(parameter: Parameter, step: Step) -> QTensor:
-    assert parameter.gradient is not None
-    return parameter.quantizers["gradient"](parameter.gradient, step).moved("cpu")
+    return parameter.quantizers["gradient"](_gradient_of(parameter), step).moved("cpu")
 
 
-def _nothing(like: QTensor | None) -> QTensor:
-    assert like is not None
+def _nothing(like: QTensor) -> QTensor:
     return QTensor.trusted(kernels.zeros_beside(like.mantissa, like.shape, np.int64), like.exponent)

@@ -215,6 +215,7 @@ def _panel(curves: Mapping[str, Mapping[int, list[float]]], title: str) -> tuple
         style: dict[str, Any] = (
             {"color": next(colored)} if label.startswith("HALP") else {"color": next(grey), "linestyle": "--"}
         )
+        style |= {"marker": "o", "markersize": 4} if len(at) == 1 else {}
         ax.plot(at, [float(np.mean(curve[one])) for one in at], label=label, linewidth=1.6, **style)
         if any(len(curve[one]) > 1 for one in at):
             low, high = [min(curve[one]) for one in at], [max(curve[one]) for one in at]

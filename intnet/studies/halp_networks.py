@@ -32,6 +32,7 @@ from intnet.training import Trainer, evaluate
 
 METHODS = ("halp", "svrg", "sgd")
 LOSSES = "losses.csv"
+PERIODS_MAX = 1_000_000
 MODEL = "resnet18"
 _REPEATED = ("bits", "recentre", "methods", "recipes")
 
@@ -143,16 +144,19 @@ class NetworkSpec:
             raise InputError(f"recipes need names of their own, got {', '.join(one.name for one in recipes)}")
         set_(self, "recipes", recipes)
         for periods in self.recentre:
-            if isinstance(periods, bool) or not isinstance(periods, (int, float)) or not 0 < periods < math.inf:
-                raise InputError(f"recentre is in epochs, above 0 (0.5, 1, 3), got {periods!r}")
-        set_(self, "recentre", tuple(map(float, self.recentre)))
+            if isinstance(periods, bool) or not isinstance(periods, (int, float)) or not 0 < periods <= PERIODS_MAX:
+                raise InputError(f"recentre is in epochs, above 0 and up to {PERIODS_MAX:,} (0.5, 1, 3), got {periods!r:.20}")
+        set_(self, "recentre", tuple(dict.fromkeys(float(f"{one:g}") for one in self.recentre)))  # as their folders are called
         usual_augmentation(self.dataset)  # which refuses what is no data set
         for name in ("mu", "rate", "momentum", "decay"):
-            set_(self, name, Factor.of(getattr(self, name)))
+            try:
+                set_(self, name, Factor.of(getattr(self, name)))
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
         set_(self, "rounding", check_rounding(self.rounding).value)
         for setting in self.settings():
             recipe = next(one for one in recipes if one.name == setting.recipe)
-            self.optimizer(setting, 1).check(recipe, self.epochs, self.batch)
+            self.optimizer(setting).check(recipe, self.epochs, self.batch)
 
     def settings(self) -> list[Setting]:
         """Return what is trained, the most important first."""
@@ -165,8 +169,8 @@ class NetworkSpec:
         chosen = halp if "halp" in self.methods else []
         return list(dict.fromkeys(chosen)) + [baselines[name] for name in METHODS if name in self.methods and name in baselines]
 
-    def optimizer(self, setting: Setting, steps_per_epoch: int) -> SGD:
-        """Return the optimizer of a training.
+    def optimizer(self, setting: Setting, steps_per_epoch: int | None = None) -> SGD:
+        """Return the optimizer of a training; one with some period if the length of an epoch is not known yet.
 
         Raises
         ------
@@ -175,15 +179,17 @@ class NetworkSpec:
         """
         if setting.method == "sgd":
             return SGD(self.rate, self.momentum, self.decay)
-        period = math.floor(setting.recentre * steps_per_epoch + 0.5)  # half of 391 steps are 196, as published
-        if steps_per_epoch > 1 and period < 1:
-            raise InputError(
-                f"recentre {setting.recentre:g} is {setting.recentre * steps_per_epoch:.2g} of the {steps_per_epoch} steps of "
-                "an epoch, and a period has at least one"
-            )
+        period = 1
+        if steps_per_epoch is not None:
+            period = math.floor(setting.recentre * steps_per_epoch + 0.5)  # half of 391 steps are 196, as published
+            if period < 1:
+                raise InputError(
+                    f"recentre {setting.recentre:g} is {setting.recentre * steps_per_epoch:.2g} of the {steps_per_epoch} steps "
+                    "of an epoch, and a period has at least one"
+                )
         if setting.method == "svrg":
-            return SVRG(self.rate, self.decay, period=max(1, period))
-        how = BitCentering(setting.bits, self.mu, max(1, period), self.scale, self.rounding)
+            return SVRG(self.rate, self.decay, period=period)
+        how = BitCentering(setting.bits, self.mu, period, self.scale, self.rounding)
         return HALP(self.rate, how, self.decay, decay_of=self.decay_of)
 
     def layers(self, classes: int) -> Any:

@@ -87,7 +87,10 @@ def smoothed(losses: Sequence[float], window: int = WINDOW) -> list[tuple[int, f
 
 
 class Result(NamedTuple):
-    """What a setting came to, means over its seeds: accuracies in percent, at the end and over the last three epochs."""
+    """What a setting came to, means over its seeds: accuracies in percent, at the end and over the last three epochs.
+
+    `epoch` is the last, or that after which the first seed ended early.
+    """
 
     setting: Setting
     T: int
@@ -100,13 +103,23 @@ class Result(NamedTuple):
     seeds: int
 
 
-def results(spec: NetworkSpec, rows: Iterable[Row]) -> list[Result]:
-    """Return what every setting came to that has been trained to the end, in the order of the study."""
+def results(spec: NetworkSpec, rows: Iterable[Row], ended: Mapping[str, str] | None = None) -> list[Result]:
+    """Return what every setting came to that has been trained to the end, in the order of the study.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+    rows : iterable of Row
+    ended : mapping of a training's name to text, optional
+        Those that ended early: see `stored_ends`.
+    """
     found = curves(rows)
     made = []
     for setting in spec.settings():
         by_epoch = found.get(setting, {})
-        last = by_epoch.get(spec.epochs, [])
+        early = [setting.name(seed) for seed in range(spec.seeds) if setting.name(seed) in (ended or {})]
+        epoch = min(max(by_epoch, default=0), spec.epochs) if early else spec.epochs
+        last = by_epoch.get(epoch, [])
         if not last:
             continue
         seeds = {row.seed for row in last}
@@ -115,7 +128,7 @@ def results(spec: NetworkSpec, rows: Iterable[Row]) -> list[Result]:
         late = fmean(accuracies[epoch] for epoch in sorted(accuracies)[-_LAST:])
         loss, saturated = fmean(row.train_loss for row in last), fmean(row.saturated for row in last)
         best = max(accuracies.values())
-        made.append(Result(setting, last[0].T, spec.epochs, accuracies[spec.epochs], late, best, loss, saturated, len(seeds)))
+        made.append(Result(setting, last[0].T, epoch, accuracies[epoch], late, best, loss, saturated, len(seeds)))
     return made
 
 
@@ -128,25 +141,33 @@ def label(setting: Setting, usual: str) -> str:
     return ", ".join([name, *parts])
 
 
-def table(spec: NetworkSpec, rows: Sequence[Row]) -> str:
+def table(spec: NetworkSpec, rows: Sequence[Row], ended: Mapping[str, str] | None = None) -> str:
     """Return the study's table in Markdown, the published curves' values beside it."""
-    ours = f"accuracy, epoch {spec.epochs} | mean of the last {_LAST} | best | training loss, last epoch | saturated"
+    ours = f"epoch | accuracy | mean of the last {_LAST} | best | training loss, last epoch | saturated"
     lines = [
         f"| training | T, steps | {ours} | published, epoch 10 | published, epoch 150 | published loss, iteration 10,000 |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for one in results(spec, rows):
-        theirs = PUBLISHED.get(one.setting[1:]) if one.setting.recipe == _usual(spec) else None
+    for one in results(spec, rows, ended):
+        theirs = _published(spec, one.setting)
         published = ("", "", "") if theirs is None else (f"{theirs.at_10:.1f}", f"{theirs.at_150:.1f}", f"{theirs.loss:.3f}")
         saturated = f"{one.saturated:.1%}" if one.setting.bits else ""
-        ours = f"{one.T or ''} | {one.accuracy:.1f} | {one.late:.1f} | {one.best:.1f} | {one.train_loss:.3f} | {saturated}"
+        numbers = f"{one.T or ''} | {one.epoch} | {one.accuracy:.1f} | {one.late:.1f} | {one.best:.1f}"
+        ours = f"{numbers} | {one.train_loss:.3f} | {saturated}"
         lines.append(f"| {label(one.setting, _usual(spec))} | {ours} | {' | '.join(published)} |")
     return "\n".join(lines) + "\n"
 
 
-def describe(spec: NetworkSpec, rows: Sequence[Row]) -> list[str]:
-    """Say in sentences how the published orderings came out, by the mean accuracy of the last epochs."""
-    late = {one.setting: one.late for one in results(spec, rows)}
+def _published(spec: NetworkSpec, setting: Setting) -> Published | None:
+    """Return what was published of a setting: on CIFAR-10, with everything but the offsets wide."""
+    comparable = spec.dataset.removesuffix("-jpeg") == "cifar10" and setting.recipe == _usual(spec)
+    return PUBLISHED.get(setting[1:]) if comparable else None
+
+
+def describe(spec: NetworkSpec, rows: Sequence[Row], ended: Mapping[str, str] | None = None) -> list[str]:
+    """Say in sentences how the published orderings came out, by the mean accuracy of the last epochs, and what ended early."""
+    found = results(spec, rows, ended)
+    late = {one.setting: one.late for one in found if one.epoch == spec.epochs}
     usual, sentences = _usual(spec), []
     over = "one seed" if spec.seeds == 1 else f"mean of {spec.seeds} seeds"
     halp = {setting: value for setting, value in late.items() if setting.method == "halp" and setting.recipe == usual}
@@ -168,6 +189,9 @@ def describe(spec: NetworkSpec, rows: Sequence[Row]) -> list[str]:
             for few, value in by_bits[-2::-1]
         )
         sentences.append(f"Beside {most} bits, {best:.1f} %: {listed}.")
+    if not sentences:
+        sentences = [f"{label(one, usual)}: {value:.1f} % (last {_LAST} epochs, {over})." for one, value in late.items()]
+    sentences += [f"{name} ended early: {why}." for name, why in (ended or {}).items()]
     return sentences or [f"Nothing is trained to epoch {spec.epochs} yet."]
 
 
@@ -202,9 +226,14 @@ def run(
     list of str
         The trainings that another process is at.
     """
-    ready, write = trajectories(spec, data_dir, device), partial(export, spec, folder, plots=False)
+    ready = trajectories(spec, data_dir, device)
     hooks: Any = {"begun": begun, "progress": progress, "after": after}
-    return of_study.run(ready, folder, _EXPORTS, lambda one: write(one.config), **hooks)
+
+    def write(one: of_study.Trajectory[Row], all_agree: bool) -> None:
+        new = all_agree or not (Path(folder) / CONFIG).exists()
+        export(spec, folder, one.config if new else None, plots=False)
+
+    return of_study.run(ready, folder, _EXPORTS, write, **hooks)
 
 
 def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
@@ -225,6 +254,12 @@ def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
 
 def _is_of(setting: Setting, seed: int, row: Row) -> bool:
     return setting_of(row) == setting and row.seed == seed
+
+
+def stored_ends(spec: NetworkSpec, folder: Path | str) -> dict[str, str]:
+    """Return which trainings of a study ended early, and why."""
+    names = [setting.name(seed) for setting in spec.settings() for seed in range(spec.seeds)]
+    return {name: why for name in names if (why := of_study.stored_end(folder, name)) is not None}
 
 
 def stored_losses(spec: NetworkSpec, folder: Path | str) -> dict[Setting, dict[int, list[float]]]:
@@ -280,7 +315,11 @@ def export(
         for seed, values in of_seeds.items()
         for iteration, loss in smoothed(values)
     ]
-    contents = {EPOCHS: to_csv(Row, rows), SMOOTHED: to_csv(SmoothedLoss, smooth), TABLE: table(spec, rows)}
+    contents = {
+        EPOCHS: to_csv(Row, rows),
+        SMOOTHED: to_csv(SmoothedLoss, smooth),
+        TABLE: table(spec, rows, stored_ends(spec, folder)),
+    }
     if config is not None:
         contents[CONFIG] = json.dumps({**config, **_asked(spec), "intnet": __version__}, indent=2) + "\n"
     with files.locked(folder, wait=60):
@@ -337,8 +376,8 @@ def _picture(spec: NetworkSpec, rows: Sequence[Row], losses: Sequence[SmoothedLo
                 points.setdefault(name, {})[epoch] = [100 * row.test_accuracy for row in some]
     if not points:
         return None
-    title = f"{spec.dataset}, ResNet-18 at width {spec.width:g}, rate {spec.rate}, {spec.epochs} epochs"
+    title = f"{spec.dataset}, ResNet-18 at width {spec.width:g}, rate {float(spec.rate):.3g}"
     if what == "loss":
         return plotting.plot_training_loss(points, title=title, window=WINDOW)
-    marks = {label(one, usual): PUBLISHED[one[1:]].at_10 for one in shown if one.recipe == usual and one[1:] in PUBLISHED}
-    return plotting.plot_test_accuracy(points, title=title, marks=(10, marks) if spec.epochs >= 10 else None)
+    marks = {label(one, usual): theirs.at_10 for one in shown if (theirs := _published(spec, one)) is not None}
+    return plotting.plot_test_accuracy(points, title=title, marks=(10, marks) if marks and spec.epochs >= 10 else None)

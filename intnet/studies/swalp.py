@@ -177,9 +177,13 @@ def run(
         The trajectories that another process is training.
     """
     ready = trajectories(spec, data_dir, device)
-    write = partial(export, spec, folder, plots=False)
     hooks: Any = {"begun": begun, "progress": progress, "after": after}
-    return of_study.run(ready, folder, _EXPORTS, lambda one: write(one.config), **hooks)
+
+    def write(one: of_study.Trajectory[Row], all_agree: bool) -> None:
+        new = all_agree or not (Path(folder) / CONFIG).exists()
+        export(spec, folder, one.config if new else None, plots=False)
+
+    return of_study.run(ready, folder, _EXPORTS, write, **hooks)
 
 
 def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
@@ -196,6 +200,12 @@ def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
         mine = partial(_is_of, name, seed)
         rows += of_study.stored_rows(folder, f"{name}-seed{seed}", Row, mine, f"{name} with seed {seed}")
     return sorted(rows, key=lambda row: (names.index(row.recipe), METHODS.index(row.method), row.seed, row.epoch))
+
+
+def stored_ends(spec: NetworkSpec, folder: Path | str) -> dict[str, str]:
+    """Return which trajectories of a study ended early, and why."""
+    names = [f"{name}-seed{seed}" for name, seed in itertools.product(_names(spec), range(spec.seeds))]
+    return {name: why for name in names if (why := of_study.stored_end(folder, name)) is not None}
 
 
 def _is_of(name: str, seed: int, row: Row) -> bool:

@@ -65,6 +65,8 @@ def from_csv(kind: type[Row], text: str) -> list[Row]:
         raise ValueError(f"line 1: the columns are not {','.join(names)}")
     rows = []
     for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(names):
+            raise ValueError(f"line {number}: it has {len(line)} values of {len(names)}")
         try:
             rows.append(kind(*[names[name](value) for name, value in zip(names, line, strict=True)]))
         except ValueError as error:

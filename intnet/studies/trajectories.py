@@ -16,6 +16,10 @@ from intnet.training import Trainer
 
 EPOCHS = "epochs.csv"
 RUNS = "runs"
+ENDED = "ended.txt"
+"""Beside the table of a training that ended early: why."""
+
+_REBUILT = "remove it: it is made again from the checkpoint beside it"
 _CHECKPOINT = "checkpoint.npz"
 
 Progress = Callable[[int], object]
@@ -95,6 +99,10 @@ def train(
     def write_tables() -> None:
         for name, text in trajectory.tables().items():
             files.write_changed(folder / name, text.encode())
+        if trainer.died is not None:
+            files.write_changed(folder / ENDED, f"{trainer.died}\n".encode())
+        else:
+            (folder / ENDED).unlink(missing_ok=True)
 
     def keep(_: Trainer) -> None:
         made = trajectory.evaluate()
@@ -128,7 +136,7 @@ def _resume(trajectory: Trajectory, path: Path) -> None:
 
 def run(
     trajectories: Iterable[Trajectory[Row]], folder: Path | str, exports: Collection[str],
-    export: Callable[[Trajectory[Row]], object], *, begun: Callable[[Any], object] | None = None,
+    export: Callable[[Trajectory[Row], bool], object], *, begun: Callable[[Any], object] | None = None,
     progress: Progress | None = None, after: Callable[[Row], object] | None = None,
 ) -> list[str]:  # fmt: skip
     """Train every trajectory of a study, from wherever each is.
@@ -140,8 +148,9 @@ def run(
         The study's.
     exports : collection of str
         The names of the files that the study makes in it.
-    export : function of a Trajectory
-        Called when one has ended, or another process is training it.
+    export : function of a Trajectory and a bool
+        Called when one has ended, or another process is training it; with True when all have: then no folder has refused what
+        is asked for.
     begun, progress, after : as of `train`
 
     Returns
@@ -156,14 +165,23 @@ def run(
         known = {RUNS, *exports, files.LOCK}
         if folder.exists() and (others := {one.name for one in folder.iterdir() if one.name[0] != "."} - known):
             raise StudyError(f"{folder} holds {min(others)}, which is none of this study's; choose another --out")
-    elsewhere = []
+    elsewhere, last = [], None
     for trajectory in trajectories:
         try:
             train(trajectory, folder / RUNS / trajectory.name, begun=begun, progress=progress, after=after)
         except InUseError:
             elsewhere.append(trajectory.name)
-        export(trajectory)
+        export(trajectory, False)
+        last = trajectory
+    if last is not None:
+        export(last, True)
     return elsewhere
+
+
+def stored_end(folder: Path | str, name: str) -> str | None:
+    """Return why a training ended early, if it did."""
+    path = Path(folder) / RUNS / name / ENDED
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
 def stored_rows(folder: Path | str, name: str, kind: type[Row], belongs: Callable[[Row], bool], what: str) -> list[Row]:
@@ -179,7 +197,7 @@ def stored_rows(folder: Path | str, name: str, kind: type[Row], belongs: Callabl
         return []
     rows = read_rows(path, kind)
     if not all(map(belongs, rows)):
-        raise StudyError(f"{path} is no table of {what}; put a good copy back, or remove it")
+        raise StudyError(f"{path} is no table of {what}; {_REBUILT}")
     return rows
 
 
@@ -193,8 +211,10 @@ def read_rows(path: Path | str, kind: type[Row]) -> list[Row]:
     """
     try:
         return from_csv(kind, Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise StudyError(f"{path} is no table of this study: it is no text; {_REBUILT}") from None
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path} is no table of this study: {error}") from error
+        raise StudyError(f"{path} is no table of this study: {error}; {_REBUILT}") from error
 
 
 def not_asked_for(folder: Path | str, asked: Collection[str]) -> list[str]:
