@@ -41,8 +41,7 @@ grid: $(VENV)/.installed-all ## the cliff study on DIGITS; ARGS="--dataset mnist
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--jobs=2 --output-sync=target)
 
 test: lint types ## what CI runs: lint, types, tests three ways, notebooks
-	$(MAKE) $(TOGETHER) unit unit-cudasim unit-nojit
-	$(MAKE) notebooks
+	$(MAKE) $(TOGETHER) unit unit-cudasim unit-nojit notebooks
 
 lint: $(VENV)/.installed-dev ## ruff: lint and format
 	$(BIN)/ruff check
@@ -61,7 +60,7 @@ unit-cudasim: $(VENV)/.installed-dev ## arithmetic and GPU kernels in the CUDA s
 	NUMBA_ENABLE_CUDASIM=1 NUMBA_CACHE_DIR=$(CURDIR)/$(VENV)/numba-cudasim $(BIN)/python -m pytest $(CUDASIM)
 
 notebooks: $(VENV)/.installed-dev ## run every notebook
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
+	NUMBA_CACHE_DIR=$(CURDIR)/$(VENV)/numba-notebooks $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
 benchmark: $(VENV)/.installed-dev ## the grid against a NumPy loop, products against OpenBLAS, ...; ARGS="--data-dir DIR" for MNIST
 	$(BIN)/python benchmarks/grid.py $(ARGS)

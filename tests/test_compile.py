@@ -1,7 +1,8 @@
-"""The cache of compiled code: any edit of any source of the package starts a new one."""
+"""The cache of compiled code: any edit of a source that compiled code can depend on starts a new one."""
 
 import os
 import py_compile
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,23 @@ from intnet import _compile
 MAIN = "from package.outer import answer; print(answer(1))"
 
 
+def test_what_stands_apart_is_no_part_of_compiled_code():
+    """No function is compiled there; and nothing of it is imported by the rest, but for what the package exports."""
+    kept = [path for path in _compile.PACKAGE.rglob("*.py") if "__pycache__" not in path.parts]
+    for name in _compile.APART:
+        assert (_compile.PACKAGE / name).exists(), name
+    for path in kept:
+        parts, text = path.relative_to(_compile.PACKAGE).parts, path.read_text(encoding="utf-8")
+        if parts[0] in _compile.APART:
+            assert "_compile" not in text, path
+        elif parts != ("__init__.py",):
+            imported = re.findall(
+                r"^\s*(?:from intnet\.(\w+)|from intnet import (.+)$|import intnet\.(\w+))", text, re.MULTILINE
+            )
+            names = {name.strip() for found in imported for part in found for name in part.split(",") if name.strip()}
+            assert not names & {name.removesuffix(".py") for name in _compile.APART}, path
+
+
 def test_the_hash_follows_every_source(tmp_path):
     (tmp_path / "inner").mkdir()
     one, two = tmp_path / "a.py", tmp_path / "inner" / "b.py"
@@ -25,7 +43,11 @@ def test_the_hash_follows_every_source(tmp_path):
     two.write_text("y = 2\n")
     edited = _compile.source_hash(tmp_path)
     two.rename(tmp_path / "inner" / "c.py")
-    assert len({before, edited, _compile.source_hash(tmp_path)}) == 3
+    moved = _compile.source_hash(tmp_path)
+    assert len({before, edited, moved}) == 3
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "d.py").write_text("z = 1\n")
+    assert _compile.source_hash(tmp_path) == moved
 
 
 def test_stale_bytecode_is_refused(tmp_path):

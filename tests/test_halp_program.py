@@ -156,7 +156,7 @@ def test_what_ended_early_is_told(tmp_path):
     still = (*still, "--recentre", "1", "--mu", "1e16", "--out", tmp_path, "--no-plots")
     run = program(*still)
     assert run.returncode == 0, run.stderr
-    assert "halp-wide-b8-T1-seed0 ended early: the network has died: no weight has moved" in run.stdout
+    assert "halp-wide-b8-T1-seed0 ended early: the network has died: " in run.stdout
     assert "| HALP, 8 bits, T = 1 epoch | 210 | 1 | " in (tmp_path / "table.md").read_text()
     assert program(*still, "--quiet").stdout == ""
 

@@ -145,7 +145,8 @@ class NetworkSpec:
         set_(self, "recipes", recipes)
         for periods in self.recentre:
             if isinstance(periods, bool) or not isinstance(periods, (int, float)) or not 0 < periods <= PERIODS_MAX:
-                raise InputError(f"recentre is in epochs, above 0 and up to {PERIODS_MAX:,} (0.5, 1, 3), got {periods!r:.20}")
+                shown = f"{periods:g}" if isinstance(periods, (int, float)) else repr(periods)
+                raise InputError(f"recentre is in epochs, above 0 and up to {PERIODS_MAX:,} (0.5, 1, 3), got {shown}")
         set_(self, "recentre", tuple(dict.fromkeys(float(f"{one:g}") for one in self.recentre)))  # as their folders are called
         usual_augmentation(self.dataset)  # which refuses what is no data set
         for name in ("mu", "rate", "momentum", "decay"):
