@@ -159,10 +159,15 @@ class NetworkSpec:
             recipe = next(one for one in recipes if one.name == setting.recipe)
             self.optimizer(setting).check(recipe, self.epochs, self.batch)
 
+    @property
+    def usual_period(self) -> float:
+        """Epochs between two full gradients where the bits vary."""
+        return 1.0 if 1 in self.recentre else self.recentre[0]
+
     def settings(self) -> list[Setting]:
         """Return what is trained, the most important first."""
         first, *others = [one.name for one in self.recipes if isinstance(one, Recipe)]
-        most, usual = max(self.bits), 1.0 if 1 in self.recentre else self.recentre[0]
+        most, usual = max(self.bits), self.usual_period
         halp = [Setting(first, "halp", most, periods) for periods in self.recentre]
         halp += [Setting(first, "halp", few, usual) for few in sorted(set(self.bits) - {most}, reverse=True)]
         halp += [Setting(other, "halp", most, usual) for other in others]

@@ -19,10 +19,10 @@ from intnet._version import __version__
 from intnet.recipe import Recipe
 from intnet.studies import trajectories as of_study
 from intnet.studies.halp_networks import LOSSES, Loss, NetworkSpec, Row, Setting, Trajectory, trajectories
-from intnet.studies.tables import to_csv
+from intnet.studies.tables import CONFIG, to_csv
 from intnet.studies.trajectories import EPOCHS, RUNS, Progress
 
-SMOOTHED, TABLE, CONFIG = "training_loss.csv", "table.md", "config.json"
+SMOOTHED, TABLE = "training_loss.csv", "table.md"
 PICTURES = {
     "loss-by-period.png": ("loss", "period"),
     "accuracy-by-period.png": ("accuracy", "period"),
@@ -180,8 +180,7 @@ def describe(spec: NetworkSpec, rows: Sequence[Row], ended: Mapping[str, str] | 
             f"Accuracy {'falls' if falls else 'does not fall steadily'} as the epochs between two full gradients grow: "
             f"{listed} (last {_LAST} epochs, {over})."
         )
-    period = 1 if 1 in spec.recentre else spec.recentre[0]
-    by_bits = sorted((one.bits, value) for one, value in halp.items() if one.recentre == period)
+    by_bits = sorted((one.bits, value) for one, value in halp.items() if one.recentre == spec.usual_period)
     if len(by_bits) > 1:
         most, best = by_bits[-1]
         listed = ", ".join(
@@ -226,13 +225,8 @@ def run(
     list of str
         The trainings that another process is at.
     """
-    ready = trajectories(spec, data_dir, device)
+    ready, write = trajectories(spec, data_dir, device), partial(export, spec, folder, plots=False)
     hooks: Any = {"begun": begun, "progress": progress, "after": after}
-
-    def write(one: of_study.Trajectory[Row], all_agree: bool) -> None:
-        new = all_agree or not (Path(folder) / CONFIG).exists()
-        export(spec, folder, one.config if new else None, plots=False)
-
     return of_study.run(ready, folder, _EXPORTS, write, **hooks)
 
 
@@ -258,8 +252,7 @@ def _is_of(setting: Setting, seed: int, row: Row) -> bool:
 
 def stored_ends(spec: NetworkSpec, folder: Path | str) -> dict[str, str]:
     """Return which trainings of a study ended early, and why."""
-    names = [setting.name(seed) for setting in spec.settings() for seed in range(spec.seeds)]
-    return {name: why for name in names if (why := of_study.stored_end(folder, name)) is not None}
+    return of_study.stored_ends(folder, (setting.name(seed) for setting in spec.settings() for seed in range(spec.seeds)))
 
 
 def stored_losses(spec: NetworkSpec, folder: Path | str) -> dict[Setting, dict[int, list[float]]]:
@@ -356,13 +349,13 @@ def _picture(spec: NetworkSpec, rows: Sequence[Row], losses: Sequence[SmoothedLo
     """Return a picture of the loss or the accuracy, of the sweep over periods or over bits; None if nothing is there."""
     from intnet import plotting
 
-    usual, period = _usual(spec), 1 if 1 in spec.recentre else spec.recentre[0]
+    usual = _usual(spec)
     shown = [
         setting
         for setting in spec.settings()
         if setting.method != "halp"
         or (by == "period" and setting.bits == max(spec.bits) and setting.recipe == usual)
-        or (by == "bits" and setting.recentre == period)
+        or (by == "bits" and setting.recentre == spec.usual_period)
     ]
     points: dict[str, dict[int, list[float]]] = {}
     for setting in shown:

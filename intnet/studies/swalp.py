@@ -20,6 +20,7 @@ from intnet._version import __version__
 from intnet.recipe import Recipe
 from intnet.studies import trajectories as of_study
 from intnet.studies.swalp_networks import AVERAGE_RECIPE, NetworkSpec, Row, Trajectory, epochs_csv, trajectories
+from intnet.studies.tables import CONFIG
 from intnet.studies.trajectories import EPOCHS, Progress
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
     "table",
 ]
 
-TABLE, CONFIG, PICTURE = "table.md", "config.json", "curves.png"
+TABLE, PICTURE = "table.md", "curves.png"
 METHODS = ("sgd_lp", "swalp")
 _EXPORTS = (EPOCHS, TABLE, CONFIG, PICTURE)
 
@@ -176,13 +177,8 @@ def run(
     list of str
         The trajectories that another process is training.
     """
-    ready = trajectories(spec, data_dir, device)
+    ready, write = trajectories(spec, data_dir, device), partial(export, spec, folder, plots=False)
     hooks: Any = {"begun": begun, "progress": progress, "after": after}
-
-    def write(one: of_study.Trajectory[Row], all_agree: bool) -> None:
-        new = all_agree or not (Path(folder) / CONFIG).exists()
-        export(spec, folder, one.config if new else None, plots=False)
-
     return of_study.run(ready, folder, _EXPORTS, write, **hooks)
 
 
@@ -204,8 +200,7 @@ def stored_rows(spec: NetworkSpec, folder: Path | str) -> list[Row]:
 
 def stored_ends(spec: NetworkSpec, folder: Path | str) -> dict[str, str]:
     """Return which trajectories of a study ended early, and why."""
-    names = [f"{name}-seed{seed}" for name, seed in itertools.product(_names(spec), range(spec.seeds))]
-    return {name: why for name in names if (why := of_study.stored_end(folder, name)) is not None}
+    return of_study.stored_ends(folder, (f"{name}-seed{seed}" for name in _names(spec) for seed in range(spec.seeds)))
 
 
 def _is_of(name: str, seed: int, row: Row) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from intnet import checkpoint, files
 from intnet.errors import InputError, InUseError, StudyError
-from intnet.studies.tables import from_csv, to_csv
+from intnet.studies.tables import CONFIG, from_csv, to_csv
 from intnet.training import Trainer
 
 EPOCHS = "epochs.csv"
@@ -136,7 +136,7 @@ def _resume(trajectory: Trajectory, path: Path) -> None:
 
 def run(
     trajectories: Iterable[Trajectory[Row]], folder: Path | str, exports: Collection[str],
-    export: Callable[[Trajectory[Row], bool], object], *, begun: Callable[[Any], object] | None = None,
+    export: Callable[[dict[str, Any] | None], object], *, begun: Callable[[Any], object] | None = None,
     progress: Progress | None = None, after: Callable[[Row], object] | None = None,
 ) -> list[str]:  # fmt: skip
     """Train every trajectory of a study, from wherever each is.
@@ -148,9 +148,9 @@ def run(
         The study's.
     exports : collection of str
         The names of the files that the study makes in it.
-    export : function of a Trajectory and a bool
-        Called when one has ended, or another process is training it; with True when all have: then no folder has refused what
-        is asked for.
+    export : function of a dict or None
+        Called when a trajectory has ended, or another process is training it: with its configuration, if that is to be
+        written. That is so when there is none yet, and when all have ended, as then no folder has refused what is asked for.
     begun, progress, after : as of `train`
 
     Returns
@@ -165,23 +165,23 @@ def run(
         known = {RUNS, *exports, files.LOCK}
         if folder.exists() and (others := {one.name for one in folder.iterdir() if one.name[0] != "."} - known):
             raise StudyError(f"{folder} holds {min(others)}, which is none of this study's; choose another --out")
-    elsewhere, last = [], None
+    elsewhere: list[str] = []
+    config: dict[str, Any] | None = None
     for trajectory in trajectories:
         try:
             train(trajectory, folder / RUNS / trajectory.name, begun=begun, progress=progress, after=after)
         except InUseError:
             elsewhere.append(trajectory.name)
-        export(trajectory, False)
-        last = trajectory
-    if last is not None:
-        export(last, True)
+        config = trajectory.config
+        export(None if (folder / CONFIG).exists() else config)
+    export(config)
     return elsewhere
 
 
-def stored_end(folder: Path | str, name: str) -> str | None:
-    """Return why a training ended early, if it did."""
-    path = Path(folder) / RUNS / name / ENDED
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+def stored_ends(folder: Path | str, names: Iterable[str]) -> dict[str, str]:
+    """Return which of these trainings ended early, and why."""
+    paths = {name: Path(folder) / RUNS / name / ENDED for name in names}
+    return {name: path.read_text(encoding="utf-8").strip() for name, path in paths.items() if path.is_file()}
 
 
 def stored_rows(folder: Path | str, name: str, kind: type[Row], belongs: Callable[[Row], bool], what: str) -> list[Row]:
