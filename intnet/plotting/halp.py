@@ -152,7 +152,7 @@ def plot_training_loss(curves: Mapping[str, Mapping[int, list[float]]], *, title
     """
     figure, ax = _panel(curves, title)
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 7)))
     ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set_xlim(0, max(max(curve) for curve in curves.values()))
