@@ -219,7 +219,7 @@ def test_closing_stops():
         ({"bits": 17}, "got 17"),
         ({"bits": True}, "got True"),
         ({"mu": 0}, "mu must be greater than 0, got 0"),
-        ({"mu": -3}, "mu: a factor must be 0 or .* got -3"),
+        ({"mu": -3}, "mu: a factor must be 0, or .* got -3"),
         ({"period": 0}, r"last for 1\.\.4294967295 steps, a whole number, got 0"),
         ({"period": 0.5}, "got 0.5"),
         ({"scale": "nearest"}, "a scale is exact or power_of_two, got 'nearest'"),
