@@ -258,6 +258,19 @@ def natural_logarithm_of_two():
         return Fraction(Decimal(2).ln())
 
 
+def logarithm(x):
+    """Return log(x) of a Fraction x > 0 as a Fraction, to more than 60 bits."""
+    with localcontext() as context:
+        context.prec = 60
+        return Fraction((Decimal(x.numerator) / Decimal(x.denominator)).ln())
+
+
+def softmax_loss(logits, exponent, label, furthest):
+    """Return the cross-entropy of one sample as a Fraction, to more than 60 bits; no logit counts as further from the top."""
+    distances = [(max(logits) - m) * Fraction(2) ** exponent for m in logits]
+    return logarithm(sum(map(exp_negative, distances))) + min(distances[label], furthest)
+
+
 def softmax_gradient(logits, exponent, label):
     """Return the gradient of one sample as Fractions, to more than 60 bits."""
     p = [exp_negative((max(logits) - m) * Fraction(2) ** exponent) for m in logits]

@@ -146,6 +146,25 @@ def test_exp_falls(distance):
     assert all(0 <= b <= a + 2 for a, b in itertools.pairwise(results))
 
 
+def test_logarithms_are_within_their_bound():
+    """Powers of two and their neighbours, what is cut most on its way (31 bits and all below set), and 3000 of all sizes."""
+    rng = np.random.default_rng(30)
+    totals = {2**k + d for k in range(30, 62) for d in (-(2**20), -3, -2, -1, 0, 1, 2, 3, 2**20)} | {
+        3 * 2**k for k in range(29, 60)
+    }
+    totals |= {
+        (m + 1) * 2 ** (k - 31) - 1 for k in range(31, 62) for m in (2**30, 2**30 + 1, 2**31 - 1, 1518500249, 1518500250)
+    }
+    totals |= {round(2 ** float(octaves)) for octaves in rng.uniform(30, 61, 3000)}
+    unit, previous = Fraction(1, 2**30), 0
+    for total in sorted(one for one in totals if 2**30 <= one <= 2**61):
+        log = int(arithmetic.log_of_sum(np.int64(total)))
+        assert abs(log * unit - naive.logarithm(total * unit)) < 6 * unit, total
+        assert log >= previous - 12
+        previous = log
+    assert arithmetic.log_of_sum(np.int64(2**30)) == 0
+
+
 def test_octaves_of_niti():
     for logit, exponent in itertools.product(EDGES[::3], (-6, -3, -1, 0, 1, 4, 5, 70)):
         held = max(-(2**46), min(2**46, logit))

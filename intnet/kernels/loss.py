@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from intnet.kernels import _parallel
-from intnet.kernels.place import gpu, on_device
+from intnet.kernels.place import gpu, on_device, to_host
 from intnet.kernels.plain import loss as plain
 from intnet.kernels.product import Integers
 
@@ -20,6 +20,7 @@ Int64s = NDArray[np.int64]
 NITI_FRACTION_BITS = 11  # of the result of `niti_gradient`
 SOFTMAX_FRACTION_BITS = plain.FRACTION_BITS  # of the result of `softmax_gradient`
 _WORTH_A_THREAD = 1 << 12  # logits
+_SUMMED = 512  # losses that are added up in int64
 
 
 def niti_gradient(logits: Integers, exponents: ArrayLike, labels: Int64s) -> NDArray[np.int32]:
@@ -90,6 +91,34 @@ def softmax_gradient(logits: Integers, exponents: ArrayLike, labels: Int64s) -> 
     [[-0.5, 0.5], [0.2689, -0.2689]]
     """
     return _by_rows(plain.softmax_gradient, logits, exponents, labels)
+
+
+def softmax_loss(logits: Integers, exponents: ArrayLike, labels: Int64s) -> int:
+    """Return the cross-entropy of the softmax, summed over the samples, as an integer with 30 fraction bits.
+
+    Parameters
+    ----------
+    logits, exponents, labels
+        As of :func:`softmax_gradient`.
+
+    Returns
+    -------
+    int
+        Within ``(3 * classes + 7) * 2**-30`` a sample of the real loss; the distance from the greatest logit to the label's
+        saturates at ``2**22``.
+
+    Examples
+    --------
+    >>> softmax_loss(np.array([[0, 0]]), 0, np.array([0])) / 2**30
+    0.6931471806019545
+    """
+    logits = np.ascontiguousarray(to_host(logits), np.int64)
+    exponents = np.ascontiguousarray(exponents, np.int64).reshape(-1)
+    total = 0
+    for first in range(0, len(logits), _SUMMED):
+        here = slice(first, first + _SUMMED)
+        total += int(plain.softmax_loss(logits[here], exponents[here] if exponents.size > 1 else exponents, labels[here]))
+    return total
 
 
 def subtract_target(y: Integers, labels: Int64s, amplitude: int) -> Integers:

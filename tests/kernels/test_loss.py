@@ -1,6 +1,7 @@
 """Gradients of the losses: NITI's exactly, the softmax within its bound, squared error exactly; for any number of threads."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import naive
 import numpy as np
@@ -119,6 +120,91 @@ def test_softmax_of_many_classes_and_of_one():
     assert set(gradient[0, 1:].tolist()) == {round(2**30 / 1000)}
     assert loss.softmax_gradient(np.array([[5]]), 0, np.array([0])).tolist() == [[0]]
     assert loss.softmax_gradient(np.zeros((0, 3), np.int8), 0, np.zeros(0, np.int64)).shape == (0, 3)
+
+
+FURTHEST = 2**22
+
+
+def check_loss(logits, exponents, labels, found, furthest=FURTHEST):
+    """Hold the bound of every sample, added up."""
+    each = zip(logits.tolist(), np.broadcast_to(exponents, len(logits)).tolist(), labels.tolist(), strict=True)
+    expected = sum(naive.softmax_loss(*one, furthest) for one in each)
+    assert isinstance(found, int)
+    assert abs(Fraction(found, 2**30) - expected) < Fraction(len(logits) * (3 * logits.shape[1] + 7), 2**30)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("classes", [1, 2, 10])
+def test_losses_are_within_their_bound(kind, classes):
+    """One exponent for all, as a number and in the shapes that tensors have them; then one for each sample."""
+    rng = np.random.default_rng(classes)
+    logits, labels = rng.integers(-128, 128, (40, classes)).astype(kind), rng.integers(0, classes, 40)
+    for exponent in (-70, -31, -30, -12, -4, 0, 3):
+        found = loss.softmax_loss(logits, exponent, labels)
+        check_loss(logits, exponent, labels, found)
+        assert found == loss.softmax_loss(logits, np.array([[exponent]]), labels)
+        assert found == loss.softmax_loss(logits, np.full(40, exponent), labels)
+    exponents = rng.integers(-34, 9, 40)
+    found = loss.softmax_loss(logits, exponents, labels)
+    check_loss(logits, exponents, labels, found)
+    assert found == loss.softmax_loss(logits, exponents.reshape(40, 1), labels)
+    each = [loss.softmax_loss(logits[i : i + 1], exponents[i], labels[i : i + 1]) for i in range(40)]
+    assert found == sum(each)
+    assert min(each) >= -(3 * classes + 7)
+    assert loss.softmax_loss(logits[:0], -4, labels[:0]) == 0
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.integers(-(2**47), 2**47) | st.integers(-9, 9), min_size=1, max_size=4),
+    st.integers(-70, 70) | st.sampled_from([-(2**20), 2**20]),
+)
+def test_losses_of_wide_logits_and_any_exponent(logits, exponent):
+    """What is beyond 2**22 nats, or what exponents beyond 100 make of it, is 2**22, or nothing."""
+    for label in {0, len(logits) - 1}:
+        found = loss.softmax_loss(np.array([logits], np.int64), exponent, np.array([label]))
+        check_loss(np.array([logits], object), max(-200, min(200, exponent)), np.array([label]), found)
+
+
+def test_losses_saturate():
+    """From 2**52 units of 2**-30 on, exactly; with one unit less they are what they are."""
+    label, away = np.array([0]), np.array([[-(2**52), 0]])
+    assert loss.softmax_loss(away, -30, label) == 2**52
+    assert loss.softmax_loss(np.add(away, [[1, 0]]), -30, label) == 2**52 - 1
+    assert loss.softmax_loss(np.subtract(away, [[1, 0]]), -30, label) == 2**52
+    nothing = loss.softmax_loss(np.array([[0, 0]]), 0, label)  # the logarithm of two
+    for exponent in (5, 10, 21, 22, 23, 32, 33, 62, 63, 64, 100, 2**40):
+        assert loss.softmax_loss(away, exponent, label) == 2**52
+        assert loss.softmax_loss(np.array([[-1, 0]]), exponent, label) == 2 ** (30 + min(exponent, 22))
+        assert loss.softmax_loss(np.array([[5, 5]]), exponent, label) == nothing
+    widest = np.array([[-(2**62) + 1, 2**62 - 1]])
+    for exponent in (-62, -30, 0):
+        check_loss(widest, exponent, label, loss.softmax_loss(widest, exponent, label))
+    many = np.repeat(widest, 5000, axis=0)
+    assert loss.softmax_loss(many, 0, np.zeros(5000, np.int64)) == 5000 * 2**52
+
+
+def test_losses_of_many_samples_are_those_of_their_parts():
+    """More than are added up at once: 512."""
+    rng = np.random.default_rng(9)
+    logits, labels = rng.integers(-1000, 1000, (1300, 3)), rng.integers(0, 3, 1300)
+    for exponents in (np.array([-8]), rng.integers(-14, 30, 1300)):
+        whole = loss.softmax_loss(logits, exponents, labels)
+        for ends in ([0, 511, 1300], [0, 512, 1024, 1300], [0, 513, 514, 1300]):
+            parts = [
+                loss.softmax_loss(logits[a:b], exponents[a:b] if exponents.size > 1 else exponents, labels[a:b])
+                for a, b in pairwise(ends)
+            ]
+            assert sum(parts) == whole
+    assert loss.softmax_loss(np.repeat(logits[:1], 1300, axis=0), -8, np.full(1300, labels[0])) == 1300 * loss.softmax_loss(
+        logits[:1], -8, labels[:1]
+    )
+
+
+def test_losses_of_many_classes():
+    """log(1000), whichever the label is."""
+    labels = np.array([0, 999])
+    check_loss(np.zeros((2, 1000), np.int8), 0, labels, loss.softmax_loss(np.zeros((2, 1000), np.int8), 0, labels))
 
 
 # Squared error, accuracy ------------------------------------------------------------------------------------------------

@@ -3,12 +3,23 @@
 import numpy as np
 
 from intnet._compile import jit
-from intnet.arithmetic import TO_ZERO, exp_negative, niti_octaves, niti_polynomial, niti_power, round_shift_any
+from intnet.arithmetic import (
+    TIES_EVEN,
+    TO_ZERO,
+    exp_negative,
+    log_of_sum,
+    niti_octaves,
+    niti_polynomial,
+    niti_power,
+    round_shift_any,
+    shift_left,
+)
 from intnet.kernels.plain.requantize import extent, magnitude_bits
 
 _NITI_BITS = 20  # what the polynomial's arguments are kept to
 _NITI_SCALE = 11  # NITI's probabilities are in units of 2**-11
 FRACTION_BITS = 30  # of the gradient of `softmax_gradient`
+_LOSS_MAX = np.int64(2**52)  # of a sample, where it saturates: 2**22 nats
 
 
 @jit
@@ -92,6 +103,32 @@ def softmax_gradient(logits, exponents, labels, out):
     for i in range(samples):
         exponent = exponents[i] if exponents.shape[0] > 1 else exponents[0]
         softmax_gradient_row(logits[i], exponent, labels[i], powers, out[i])
+
+
+@jit
+def softmax_loss(logits, exponents, labels):
+    """Return the cross-entropy of the softmax, ``log(sum of exp(z - top)) + top - z_label``, summed, with 30 fraction bits.
+
+    Parameters
+    ----------
+    logits, exponents, labels
+        As of `softmax_gradient`; fewer than ``2**10`` samples.
+    """
+    samples, classes = logits.shape
+    loss = np.int64(0)
+    for i in range(samples):
+        row, exponent = logits[i], exponents[i] if exponents.shape[0] > 1 else exponents[0]
+        top, total = extent(row, row[0], row[0])[1], np.int64(0)
+        for c in range(classes):
+            total += exp_negative(top - row[c], exponent)
+        distance, shift = top - row[labels[i]], exponent + np.int64(FRACTION_BITS)
+        if shift >= 0:
+            most = _LOSS_MAX >> min(shift, np.int64(62))
+            distance = _LOSS_MAX if distance > most else shift_left(distance, shift)
+        else:
+            distance = min(round_shift_any(distance, -shift, TIES_EVEN), _LOSS_MAX)
+        loss += distance + log_of_sum(total)
+    return loss
 
 
 @jit
