@@ -13,6 +13,7 @@ import numpy as np
 from intnet.errors import InputError
 from intnet.layers import (
     BatchNorm,
+    BinaryConv2D,
     Conv2D,
     Dense,
     Dropout,
@@ -23,6 +24,7 @@ from intnet.layers import (
     ReLU,
     Residual,
     Sequential,
+    Sign,
 )
 
 
@@ -145,6 +147,39 @@ def resnet20(classes: int = 10, width: float = 1) -> Sequential:
     return _resnet(classes, [units(count) for count in (16, 32, 64)], 3)
 
 
+def binary_resnet18(classes: int = 10, width: float = 1, *, weights: str = "binary", window: str = "clip") -> Sequential:
+    """Return ResNet-18 for 32x32 images whose inner convolutions see signs: sign, convolution, batch normalization.
+
+    The first convolution, the shortcuts' and the last layer are as in `resnet18`. The sums of the blocks are not binary; after
+    the last block's convolutions no sign follows.
+
+    Parameters
+    ----------
+    classes, width : as above
+        At width 1/8 the stages have 8, 16, 32 and 64 channels.
+    weights : {"binary", "full"}
+        Of the inner convolutions: signs (:class:`intnet.layers.BinaryConv2D`), or as the recipe has them.
+    window : str
+        Of :class:`intnet.layers.Sign`.
+    """
+    units = _checked(classes, width)
+    if weights not in ("binary", "full"):
+        raise InputError(f"weights are binary or full, got {weights!r}")
+    conv = BinaryConv2D if weights == "binary" else Conv2D
+    channels = units(64)
+    layers: list[Layer] = [_conv(channels, 3), BatchNorm()]
+    for stage, outputs in enumerate(units(count) for count in (64, 128, 256, 512)):
+        for block in range(2):
+            stride = 2 if stage and not block else 1
+            body: list[Layer] = []
+            for of_conv in (stride, 1):
+                body += [Sign(window), conv(outputs, 3, stride=of_conv, padding=1, bias=False), BatchNorm()]
+            changed = stride != 1 or channels != outputs
+            layers.append(Residual(body, [_conv(outputs, 1, stride), BatchNorm()] if changed else None))
+            channels = outputs
+    return Sequential(*layers, GlobalAvgPool(), Dense(classes, bias=True, initial="xavier_uniform"))
+
+
 def preresnet164(classes: int = 10, width: float = 1, *, depth: int = 164) -> Sequential:
     """Return SWALP's PreResNet-164: three stages of 18 bottlenecks, normalized before each convolution; 1,703,258 parameters.
 
@@ -199,6 +234,7 @@ MODELS: dict[str, Model] = {
     "vgg_small": Model(vgg_small, (32, 32, 3), None),
     "vgg16": Model(vgg16, (32, 32, 3), 15_245_130),
     "resnet18": Model(resnet18, (32, 32, 3), 11_173_962),
+    "binary_resnet18": Model(binary_resnet18, (32, 32, 3), 11_173_962),
     "resnet20": Model(resnet20, (32, 32, 3), 272_474),
     "preresnet164": Model(preresnet164, (32, 32, 3), 1_703_258),
 }

@@ -13,7 +13,7 @@ import pytest
 from intnet import models
 from intnet.errors import InputError
 from intnet.formats import BlockFloat
-from intnet.layers import Dense, Step
+from intnet.layers import BinaryConv2D, Conv2D, Dense, Sign, Step
 from intnet.models import MODELS, make_model
 from intnet.network import Network
 from intnet.optimizers import SGD
@@ -30,7 +30,8 @@ WIDE = RECIPES["wide"]
 def test_parameter_counts_of_the_sheets(name):
     count, shape = MODELS[name].parameters, MODELS[name].shape
     assert count == {
-        "lenet5": 431_080, "vgg16": 15_245_130, "resnet18": 11_173_962, "resnet20": 272_474, "preresnet164": 1_703_258,
+        "lenet5": 431_080, "vgg16": 15_245_130, "resnet18": 11_173_962, "binary_resnet18": 11_173_962, "resnet20": 272_474,
+        "preresnet164": 1_703_258,
     }[name]  # fmt: skip
     assert Network(make_model(name), shape, WIDE).parameter_count == count
 
@@ -44,6 +45,22 @@ def test_parameter_counts_by_hand():
     assert Network(models.vgg_small(batch_norm=False, bias=False), (32, 32, 3), WIDE).parameter_count == convolutions + dense
     normalized = convolutions + 2 * sum(channels[1:]) + dense + 10
     assert Network(models.vgg_small(), (32, 32, 3), WIDE).parameter_count == normalized
+
+
+@pytest.mark.parametrize("weights", ["binary", "full"])
+def test_sixteen_convolutions_of_the_binary_resnet_see_signs(weights):
+    """At width 1/8: 8, 16, 32 and 64 channels; what is added up in the blocks is not binary, nor are the shortcuts' inputs."""
+    network = Network(models.binary_resnet18(10, 1 / 8, weights=weights, window="identity"), (32, 32, 3), WIDE)
+    layers, kind = list(network.layers.walk()), BinaryConv2D if weights == "binary" else Conv2D
+    after_signs = [after for one, after in pairwise(layers) if isinstance(one, Sign)]
+    assert [type(one) for one in after_signs] == [kind] * 16
+    assert {one.window for one in layers if isinstance(one, Sign)} == {"identity"}
+    others = [one for one in layers if isinstance(one, Conv2D) and one not in after_signs]
+    assert [type(one) for one in others] == [Conv2D] * 4
+    assert [one.outputs for one in after_signs[::4]] == [8, 16, 32, 64]
+    shortcuts = 8 * 16 + 16 * 32 + 32 * 64
+    convolutions = 9 * (3 * 8 + 4 * 8 * 8 + 8 * 16 + 3 * 16 * 16 + 16 * 32 + 3 * 32 * 32 + 32 * 64 + 3 * 64 * 64) + shortcuts
+    assert network.parameter_count == convolutions + 2 * (5 * 8 + 5 * 16 + 5 * 32 + 5 * 64) + 64 * 10 + 10
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -70,6 +87,8 @@ def test_what_is_no_model():
         (lambda: make_model("mlp", 1), r"^a model needs at least 2 classes, got 1$"),
         (lambda: make_model("mlp", True), r"^a model needs at least 2 classes, got True$"),
         (lambda: make_model("mlp", width=0), r"^width is a factor above 0 and up to 64, got 0$"),
+        (lambda: make_model("binary_resnet18", weights="ternary"), r"^weights are binary or full, got 'ternary'$"),
+        (lambda: make_model("binary_resnet18", window="cubic"), r"window .*'cubic'"),
         (lambda: make_model("preresnet164", depth=57), r"^depth must be 9 n \+ 2 from 56 on or 6 n \+ 2 below, got 57$"),
         (lambda: Network(models.lenet5(), (8, 8, 1), WIDE), r"^layer 'conv2' \(Conv2D\) needs images of at"),
         (lambda: Network(models.resnet20(), (32,), WIDE), r"^layer 'conv1' \(Conv2D\) needs images"),
@@ -86,6 +105,7 @@ SMALL = {
     "vgg_small": 1 / 16,
     "vgg16": 1 / 16,
     "resnet18": 1 / 8,
+    "binary_resnet18": 1 / 8,
     "resnet20": 1,
     "preresnet164": 1,
 }
@@ -152,6 +172,7 @@ TINY = {
     "vgg_small": (lambda: models.vgg_small(4, 1 / 32, batch_norm=False, dropout=0.25), (8, 8, 3)),
     "vgg_small with batch norm": (lambda: models.vgg_small(4, 1 / 32), (8, 8, 3)),
     "resnet20": (lambda: models.resnet20(4, 1 / 4), (8, 8, 3)),
+    "binary_resnet18": (lambda: models.binary_resnet18(4, 1 / 32), (8, 8, 3)),
     "preresnet20": (lambda: models.preresnet164(4, 1 / 4, depth=20), (8, 8, 3)),
 }
 OPTIMIZERS = {
@@ -175,6 +196,9 @@ PINNED = {
     ("resnet20", "fixed"): "3038e7fa588b8d80",
     ("resnet20", "blocks"): "8381c0481116f867",
     ("resnet20", "places"): "3497298521c11c92",
+    ("binary_resnet18", "fixed"): "6760c3e53219410c",
+    ("binary_resnet18", "blocks"): "00e5c2d490a97844",
+    ("binary_resnet18", "places"): "a08a00a6cf20259a",
     ("preresnet20", "fixed"): "fd0853875422b7ea",
     ("preresnet20", "blocks"): "5fd14414c551c5e5",
     ("preresnet20", "places"): "9557d7414cc55463",

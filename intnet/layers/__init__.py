@@ -5,13 +5,14 @@ from intnet.layers.activation import HardTanh, LeakyReLU, ReLU, Sigmoid, Sign, T
 from intnet.layers.container import Residual, Sequential
 from intnet.layers.initial import SCHEMES
 from intnet.layers.normalization import BatchNorm
-from intnet.layers.product import Conv2D, Dense
+from intnet.layers.product import BinaryConv2D, Conv2D, Dense
 from intnet.layers.shape import AvgPool2D, Dropout, Flatten, GlobalAvgPool, MaxPool2D
 
 __all__ = [
     "SCHEMES",
     "AvgPool2D",
     "BatchNorm",
+    "BinaryConv2D",
     "Build",
     "Conv2D",
     "Dense",

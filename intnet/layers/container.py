@@ -147,12 +147,16 @@ class Residual(Layer):
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Add body(x) and shortcut(x)."""
         other = x if self.shortcut is None else self.shortcut.forward(x, step)
-        return self._sum(self.body.forward(x, step), other, "activation", step)
+        return self.join(self.body.forward(x, step), other, step)
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Add what comes back through both."""
         other = dy if self.shortcut is None else self.shortcut.backward(dy, step)
         return self._sum(self.body.backward(dy, step), other, "error", step)
+
+    def join(self, body: QTensor, shortcut: QTensor, step: Step) -> QTensor:
+        """Return the outputs for those of the two sides."""
+        return self._sum(body, shortcut, "activation", step)
 
     def _sum(self, a: QTensor, b: QTensor, role: str, step: Step) -> QTensor:
         """Add, and round once; 8-bit tensors with one exponent each without keeping the exact sum, with the same bits."""

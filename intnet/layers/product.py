@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from intnet import kernels
 from intnet.errors import InputError
-from intnet.formats import BlockFloat, Overflow, Rounding
+from intnet.formats import BlockFloat, Fixed, Overflow, Rounding
 from intnet.kernels.convolution import Padding, Pair
 from intnet.layers._base import Build, Layer, Parameter, Quantizer, Seen, Shape, Step, aligned, magnitude_bits
 from intnet.tensor import QTensor
@@ -86,8 +86,13 @@ class Product(Layer):
         self._leave_gradients(self._x, dy, step)
         return self._input_gradient(dy, step) if self.gives_input_gradient else dy
 
-    def _outputs(self, x: QTensor, step: Step) -> QTensor:
-        weights = self.weight.value
+    def used(self) -> QTensor:
+        """Return the weights that products are made with."""
+        return self.weight.value
+
+    def accumulated(self, x: QTensor) -> tuple[QTensor, int]:
+        """Return the sums of products, before bias and rounding, and how many of them left the accumulator."""
+        weights = self.used()
         sums, left = self._forward(x.mantissa, weights.mantissa, **self._width)
         exponent = x.exponent
         if weights.exponent.size > 1:  # one for each output
@@ -98,10 +103,14 @@ class Product(Layer):
             exponent = exponent + weights.exponent.flat[0]
         else:
             exponent = exponent.reshape((-1,) + (1,) * (sums.ndim - 1)) + weights.exponent.flat[0]
+        return QTensor.trusted(sums, exponent), left
+
+    def _outputs(self, x: QTensor, step: Step) -> QTensor:
+        made, left = self.accumulated(x)
         if self.bias is not None:
-            left += self._add_bias(sums, exponent)
-        self._left(left, sums.size, "forward", step)
-        return self.bring(QTensor.trusted(sums, exponent), "activation", step)
+            left += self._add_bias(made.mantissa, made.exponent)
+        self._left(left, made.mantissa.size, "forward", step)
+        return self.bring(made, "activation", step)
 
     def _leave_gradients(self, x: QTensor, dy: QTensor, step: Step) -> None:
         bits = self.recipe.alignment
@@ -118,7 +127,7 @@ class Product(Layer):
             self.bias.gradient = QTensor.trusted(totals, int(errors.exponent.flat[0]))
 
     def _input_gradient(self, dy: QTensor, step: Step) -> QTensor:
-        weights = aligned(self.weight.value, self.recipe.alignment)
+        weights = aligned(self.used(), self.recipe.alignment)
         sums, left = self._backward_input(dy.mantissa, weights.mantissa, **self._width)
         self._left(left, sums.size, "backward", step)
         exponents = dy.exponent.reshape((-1,) + (1,) * (sums.ndim - 1)) + weights.exponent.flat[0]
@@ -380,6 +389,24 @@ class Conv2D(Product):
 
     def _backward_weights(self, x: Integers, dy: Integers, **options: Any) -> tuple[Integers, int]:
         return kernels.conv2d_backward_weights(x, dy, self.kernel, **self._geometry, **options)
+
+
+class BinaryConv2D(Conv2D):
+    """A convolution with the signs of its weights, -1 and +1 (of 0 +1), which are trained as they are: straight through.
+
+    The gradient of the signs is taken for that of the weights (Courbariaux et al. 2016; XNOR-Net: Rastegari et al. 2016, but
+    without its factors, which a batch normalization after it takes away again).
+
+    Parameters
+    ----------
+    As of `Conv2D`.
+    """
+
+    kind: ClassVar[str] = "binary_conv"
+
+    def used(self) -> QTensor:
+        """Return the signs."""
+        return QTensor.trusted(kernels.sign(self.weight.value.mantissa, 1), 0, Fixed(2, 0))
 
 
 def as_pair(name: str, value: Any) -> Pair:

@@ -1,4 +1,4 @@
-"""Dense and convolutional layers: every number equals exact sums, rounded once by the recipe, for all kinds of blocks."""
+"""Products and sums of two sides: every number equals exact sums, rounded once by the recipe, for all kinds of blocks."""
 
 from fractions import Fraction
 from itertools import product
@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from intnet.errors import InputError
 from intnet.formats import BlockFloat, parse_format
-from intnet.layers import Build, Conv2D, Dense, Step
+from intnet.layers import BinaryConv2D, Build, Conv2D, Dense, Residual, Step
 from intnet.recipe import Recipe
 from intnet.tensor import QTensor
 
@@ -50,11 +50,19 @@ def moved_bias(bias, exponent):
     return naive.round_fraction(bias / unit, "ties_even") * unit
 
 
+def used(layer):
+    """Return the weights that products are made with, as Fractions, and their exponents."""
+    weight = layer.weight.value
+    if isinstance(layer, BinaryConv2D):
+        return np.where(weight.mantissa < 0, Fraction(-1), Fraction(1)), [0]
+    return naive.value_of(weight), weight.exponent.reshape(-1)
+
+
 def sums_with_bias(sums, layer, x):
     """Add the biases, which come to the exponents of the sums (samples, outputs)."""
     if layer.bias is None:
         return sums
-    bias, weight = naive.value_of(layer.bias.value), layer.weight.value.exponent.reshape(-1)
+    bias, weight = naive.value_of(layer.bias.value), used(layer)[1]
     each = x.exponent.reshape(-1)
     for n, c in np.ndindex(len(sums), len(bias)):
         exponent = int(each[n % len(each)]) + int(weight[c % len(weight)])
@@ -73,12 +81,14 @@ LAYERS = {
     "dense": (lambda: Dense(4), (5,)),
     "conv": (lambda: Conv2D(4, 3, stride=(2, 1), padding=(1, 0, 1, 1)), (4, 3, 2)),
     "groups": (lambda: Conv2D(4, (2, 3), padding="same", groups=2), (3, 3, 4)),
+    "binary": (lambda: BinaryConv2D(4, 3, stride=(2, 1), padding=(1, 0, 1, 1)), (4, 3, 2)),
+    "binary groups": (lambda: BinaryConv2D(4, (2, 3), padding="same", groups=2), (3, 3, 4)),
 }
 
 
 def exact_products(layer, x, dy):
     """Return y, dx and dw in exact Fractions."""
-    weight = naive.value_of(layer.weight.value)
+    weight, _ = used(layer)
     if isinstance(layer, Dense):
         return x @ weight.T, None if dy is None else dy @ weight, None if dy is None else dy.T @ x
     geometry = layer.stride, layer.padding, layer.groups
@@ -99,6 +109,28 @@ def test_both_passes_are_exact_sums_rounded_once(name, activation, weight):
     assert_array_equal(naive.value_of(layer.weight.gradient), dw)
     errors = naive.value_of(dy)
     assert_array_equal(naive.value_of(layer.bias.gradient), errors.sum(axis=tuple(range(errors.ndim - 1))))
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_signs_stand_for_weights_of_any_size(weight):
+    """Zeros, -1 and the ends of the word: both passes are those of a Conv2D whose weights are +1 and -1."""
+    recipe, shape = recipe_of("fxp-s16/4", weight, biases=False), (4, 4, 2)
+    binary, out = built(BinaryConv2D(3, 3, padding=1), shape, recipe)
+    words = np.resize(np.array([0, -1, 1, 127, -128, 0, -7], np.int8), (3, 3, 3, 2))
+    binary.weight.value = QTensor(words, binary.weight.value.exponent, binary.weight.value.format)
+    signs, _ = built(Conv2D(3, 3, padding=1), shape, recipe_of("fxp-s16/4", "fxp-s8/0", biases=False))
+    signs.weight.value = QTensor(
+        np.where(words < 0, -1, 1).astype(np.int8), signs.weight.value.exponent, parse_format("fxp-s8/0")
+    )
+    x, dy = (random_tensor(parse_format("fxp-s16/4"), (2, *lengths), 30) for lengths in (shape, out))
+    for passed in ("forward", "backward"):
+        mine, theirs = (getattr(layer, passed)(x if passed == "forward" else dy, TRAINING) for layer in (binary, signs))
+        assert_array_equal(mine.mantissa, theirs.mantissa)
+        assert_array_equal(naive.value_of(mine), naive.value_of(theirs))
+    assert_array_equal(naive.value_of(binary.weight.gradient), naive.value_of(signs.weight.gradient))
+    assert binary.weight.gradient.mantissa.all()
+    assert_array_equal(binary.weight.value.mantissa, words)  # they are as before
+    assert binary.describe().startswith("BinaryConv2D(outputs=3, kernel=(3, 3)")
 
 
 @pytest.mark.parametrize("activation", ["fxp-s8/5 stochastic", "bfp-s8/row stochastic random:5"])
@@ -174,3 +206,21 @@ def test_where_alignment_needs_more_bits_than_it_has():
     errors = QTensor(np.array([[0], [77], [0]], np.int8), np.array([[127], [-40], [-128]]), BlockFloat(8, "row"))
     layer.backward(errors, TRAINING)
     assert layer.weight.gradient.mantissa * 2.0**layer.weight.gradient.exponent == 77 * 2.0**-40
+
+
+@pytest.mark.parametrize("shortcut", [None, "dense"])
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, "fxp-s16/4", "fxp-s8/5 stochastic"])
+def test_a_block_joins_what_its_two_sides_give(activation, shortcut):
+    """The exact sum, rounded once; and if both sides are run by hand, `join` makes of them what `forward` makes."""
+    text = activation.split()[0]
+    block, _ = built(Residual(Dense(5), Dense(5) if shortcut else None), (5,), recipe_of(activation, "bfp-s8/tensor"))
+    x = random_tensor(parse_format(text), (4, 5), 40)
+    y, body = block.forward(x, TRAINING), block.body.forward(x, TRAINING)
+    other = block.shortcut.forward(x, TRAINING) if shortcut else x
+    joined = block.join(body, other, TRAINING)
+    assert_array_equal(joined.mantissa, y.mantissa)
+    assert_array_equal(joined.exponent, y.exponent)
+    stream, modes = block.quantizers["activation"].stream, {}
+    if "stochastic" in activation:
+        modes = {"mode": "stochastic", "fraction": lambda i: naive.random_fraction(5, stream, 3, i, 32)}
+    check_rounded(joined, naive.value_of(body) + naive.value_of(other), text, **modes)
