@@ -76,6 +76,7 @@ for kind in (np.int8, np.int64):
     kernels.tanh_backward(flat, flat, 16)
     logits, labels = flat.reshape(4, 10), np.arange(4)
     kernels.softmax_gradient(logits, -3, labels)
+    kernels.softmax_loss(logits, -3, labels)
     kernels.niti_gradient(logits, -3, labels)
     kernels.subtract_target(logits, labels, 3)
     kernels.count_correct(logits, labels)
@@ -141,6 +142,16 @@ ones = np.ones((3, 5), np.int16)
 for problem in (LeastSquares(ones, -2, np.arange(3), -2), SoftmaxRegression(ones, -2, np.arange(3), 3, "2^-9")):
     list(train_sgd(problem, [Run("fxp-s8/6")], "2^-3", 4, 1, threads=1))
     list(train_svrg(problem, [HALP(BitCentering(4, 1, 2), "fxp-s30/20")], "2^-3", 4, threads=1))
+
+from intnet.gradients import CDG, NES, STE, Batch, Perceptron, gaussian_inputs, step
+
+for activation, bits in (("binary", 20), ("full", 20)):  # later layers in 32 bits and in 64
+    toy, inputs = Perceptron.drawn((2, 3, 3, 1), activation, weight_bits=bits), gaussian_inputs(2, 9, 0)
+    batch = Batch(inputs, toy.outputs(inputs) + 9)
+    for estimator in (CDG("0.1"), NES("0.1", 2), NES("0.1", 2, antithetic=False), STE(signs=int(activation == "binary"))):
+        step(toy, estimator(toy, batch), [1])
+    STE()(toy, batch)
+kernels.rosenbrock_descent(np.arange(4) << 40, np.int64(2**38), np.int64(2**38), np.int64(2))
 
 few, zero = np.zeros(3, np.int64), np.int64(0)
 kernels.move_offsets(few, few, *np.array([0, 32, -8, 7, 1]), *np.zeros(4, np.uint64), zero)

@@ -35,8 +35,16 @@ from intnet.kernels.plain.halp import (
     softmax_svrg,
 )
 from intnet.kernels.plain.images import draw_augmentation, gather, gather_augmented
+from intnet.kernels.plain.levels import (
+    MOST_LEVELS,
+    SAMPLES_A_BLOCK,
+    perceptron_changes,
+    perceptron_losses,
+    perceptron_outputs,
+    perceptron_pair_losses,
+)
 from intnet.kernels.plain.linear import extremes_of_map, multiply_add, multiply_add_requantize
-from intnet.kernels.plain.loss import count_correct, niti_gradient, softmax_gradient, subtract_target
+from intnet.kernels.plain.loss import count_correct, niti_gradient, softmax_gradient, softmax_loss, subtract_target
 from intnet.kernels.plain.normalize import (
     backward_factors,
     channel_sums,
@@ -76,6 +84,8 @@ from intnet.kernels.plain.requantize import (
     shift_to_fit,
     shifts_to_fit,
 )
+from intnet.kernels.plain.rosenbrock import ROSENBROCK_BITS, pair_loss, rosenbrock_descent
+from intnet.kernels.plain.straight_through import layer_sums, perceptron_forward, perceptron_gradient, sign_stochastically
 
 __all__ = [
     "COUNTERS",
@@ -86,8 +96,11 @@ __all__ = [
     "FLOORED",
     "LOGIT_LIMIT",
     "LOST",
+    "MOST_LEVELS",
     "ORDER_STREAM",
+    "ROSENBROCK_BITS",
     "ROUNDING_STREAM",
+    "SAMPLES_A_BLOCK",
     "SEEN_MAXIMUM",
     "SEEN_MINIMUM",
     "TOTALS",
@@ -119,6 +132,7 @@ __all__ = [
     "join_gradient",
     "join_sums",
     "largest_row_sum",
+    "layer_sums",
     "leaky_relu",
     "leaky_relu_backward",
     "least_squares_full_gradient",
@@ -139,6 +153,13 @@ __all__ = [
     "multiply_add_requantize",
     "niti_gradient",
     "pack_nonzero",
+    "pair_loss",
+    "perceptron_changes",
+    "perceptron_forward",
+    "perceptron_gradient",
+    "perceptron_losses",
+    "perceptron_outputs",
+    "perceptron_pair_losses",
     "pool_running",
     "quantized_multiply",
     "recentre",
@@ -147,6 +168,7 @@ __all__ = [
     "requantize",
     "requantize_one",
     "root_of_squares",
+    "rosenbrock_descent",
     "round_all",
     "running_factors",
     "scale_rows",
@@ -155,8 +177,10 @@ __all__ = [
     "sign",
     "sign_backward_clip",
     "sign_backward_polynomial",
+    "sign_stochastically",
     "softmax_full_gradient",
     "softmax_gradient",
+    "softmax_loss",
     "softmax_sgd",
     "softmax_svrg",
     "split_words",
