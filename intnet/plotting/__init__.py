@@ -6,19 +6,33 @@ Every function returns a `matplotlib.figure.Figure` that belongs to no window an
 
 from intnet.plotting.averages import plot_averages
 from intnet.plotting.cliffs import plot_cliffs, plot_surface
+from intnet.plotting.gradients import (
+    plot_best,
+    plot_cosines,
+    plot_decrease,
+    plot_rosenbrock,
+    plot_signs,
+    plot_thin_resnet,
+)
 from intnet.plotting.halp import plot_centred, plot_test_accuracy, plot_training_loss
 from intnet.plotting.swalp import plot_linear, plot_logistic
 from intnet.plotting.training import plot_telemetry, plot_training
 
 __all__ = [
     "plot_averages",
+    "plot_best",
     "plot_centred",
     "plot_cliffs",
+    "plot_cosines",
+    "plot_decrease",
     "plot_linear",
     "plot_logistic",
+    "plot_rosenbrock",
+    "plot_signs",
     "plot_surface",
     "plot_telemetry",
     "plot_test_accuracy",
+    "plot_thin_resnet",
     "plot_training",
     "plot_training_loss",
 ]

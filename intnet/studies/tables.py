@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from intnet import files
-from intnet.errors import StudyError
+from intnet.errors import InputError, StudyError
 
 CONFIG = "config.json"
 _AGAIN = "choose another --out, or set the old one aside with --fresh"
@@ -61,6 +62,8 @@ def from_csv(kind: type[Row], text: str) -> list[Row]:
     """
     lines = list(csv.reader(io.StringIO(text)))
     names: Any = _fields(kind)
+    if text and not text.endswith("\n"):
+        raise ValueError(f"line {len(lines)}: it is cut off")
     if not lines or tuple(lines[0]) != tuple(names):
         raise ValueError(f"line 1: the columns are not {','.join(names)}")
     rows = []
@@ -102,6 +105,10 @@ def opened(
     StudyError
         If the folder is a file, is not writable, is in use, holds another study, or its files are damaged; then nothing in it
         is changed.
+
+    Notes
+    -----
+    If a new study ends in an InputError before it has stored anything, its configuration is taken away again.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -121,7 +128,12 @@ def opened(
         if stored is None:
             text = json.dumps({**config, **made}, indent=2) + "\n"
             files.write_atomically(folder / CONFIG, lambda draft: draft.write_text(text, encoding="utf-8"))
-        yield table
+        try:
+            yield table
+        except InputError:  # what was asked for cannot be done: it does not claim the folder
+            if stored is None and not [path for path in folder.iterdir() if path.name[0] != "." and path.name != CONFIG]:
+                (folder / CONFIG).unlink(missing_ok=True)
+            raise
 
 
 def _read_config(folder: Path) -> dict[str, Any] | None:
@@ -156,3 +168,24 @@ def set_aside(folder: Path | str, made: Sequence[str]) -> Path | None:
     drafts = [f".{Path(name).stem}.draft{Path(name).suffix}" for name in (CONFIG, *made)]
     with files.explained(Path(folder)):
         return files.set_aside(folder, CONFIG, (*made, *drafts))
+
+
+def numbers(name: str, values: Any, kind: type, least: Any, *, above: bool = False, most: float = inf) -> tuple[Any, ...]:
+    """Return one number, or a sequence of them, as a tuple of `kind`, each once, checked.
+
+    Raises
+    ------
+    InputError
+        If one is of another kind, not finite, less than `least` or more than `most`, or with `above` not more than `least`; or
+        there is none.
+    """
+    many = tuple(values) if isinstance(values, (tuple, list, range)) else (values,)
+    for value in many:
+        wrong = isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int)
+        if not wrong and value > most:
+            raise InputError(f"{name} must be at most {most:g}, got {value!r}")
+        if wrong or not least <= value < inf or (above and value == least):
+            raise InputError(f"{name} must be {'above' if above else 'at least'} {least}, got {value!r}")
+    if not many:
+        raise InputError(f"{name} must not be empty")
+    return tuple(dict.fromkeys(map(kind, many)))
