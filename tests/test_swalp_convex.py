@@ -278,6 +278,21 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
         run_linear(TINY, tmp_path / "busy")
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_is_refused_before_anything_is_stored_does_not_claim_the_folder(stored, tmp_path):
+    def refused(name):
+        with tables.opened(tmp_path, "linear.csv", LinearRow, {"study": name}, {}) as table:
+            if stored:
+                table.add([LinearRow(8, 6, SWALP, 0, 1, 0.5)])
+            raise InputError("it cannot be done")
+
+    with pytest.raises(InputError, match="it cannot be done"):
+        refused("one")
+    assert (tmp_path / "config.json").exists() == stored
+    with pytest.raises(InputError, match="with study one, and other is asked for" if stored else "it cannot be done"):
+        refused("other")
+
+
 def test_a_table_is_read_as_it_was_written():
     rows = [LogisticRow("digits", 3, SWALP, 2**64 - 1, 1e-300, float("inf"), 0.1 + 0.2, 1.0)]
     assert tables.from_csv(LogisticRow, tables.to_csv(LogisticRow, rows)) == rows
