@@ -139,6 +139,17 @@ def _as_reference(network, batch):
     return as_matrices(network), *as_samples(network, batch), network.levels, network.weight_bits
 
 
+@pytest.mark.parametrize(("derivative", "edge"), [("vanilla", 1), ("steep", Fraction(1, 2))])
+def test_ties_at_the_edges_of_a_window_are_within(derivative, edge):
+    """A sum of exactly the edge has the derivative, one that is a unit beyond has not."""
+    network = Perceptron((2, 1, 1), np.array([int(edge * 2**20), 1, 1 << 20]))
+    for sign in (1, -1):
+        for beyond in (0, 1):
+            inputs = np.array([[sign * 2**12], [sign * beyond]], np.int16)
+            found = STE(derivative)(network, Batch(inputs, np.array([-5 << 20])))
+            assert bool(found.integers[0]) is not bool(beyond), (sign, beyond)
+
+
 def test_derivatives_integrate_to_the_step():
     x = np.linspace(-4, 4, 80001)
     for function in DERIVATIVES.values():

@@ -49,6 +49,10 @@ class Backpropagates(Protocol):
         """Return the gradient of the summed loss; refuse what its own pass cannot do."""
 
 
+_EDGES = {"vanilla": Fraction(1), "steep": Fraction(1, 2)}
+"""Where a derivative falls to 0 at once; that is still within."""
+
+
 @dataclass(frozen=True)
 class STE:
     """The straight-through estimator: backpropagation with a derivative that the activation does not have.
@@ -124,8 +128,8 @@ class STE:
         return longest.bit_length()
 
     def _words(self, network: Perceptron, batch: Batch, number: int, left: int) -> Words:
-        table, shifts = self._tables(network, number)
-        tail = (network.drop, np.int64(left), np.int64(network.weight_bits), table, shifts, np.int64(_TABLE_BITS))
+        table, shifts, limits = self._tables(network, number)
+        tail = (network.drop, np.int64(left), np.int64(network.weight_bits), table, shifts, np.int64(_TABLE_BITS), limits)
         sizes, rule = network.sizes_array, network.rule
         units = sum(network.sizes[1:])
         if self.signs:
@@ -148,18 +152,19 @@ class STE:
         pieces = _parallel.pieces_of(batch.samples, minimum=1 << 12)
         return sum(_parallel.run(of_piece, pieces), Words.zeros(network.weights.size))
 
-    def _tables(self, network: Perceptron, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the derivative of every hidden layer in units of its sums."""
+    def _tables(self, network: Perceptron, number: int) -> tuple[NDArray[np.int64], ...]:
+        """Return the derivative of every hidden layer in units of its sums: tables, shifts, and where it ends."""
         hidden = len(network.sizes) - 2
         table, shifts = np.zeros((max(1, hidden), _TABLE_ENTRIES), np.int64), np.zeros(max(1, hidden), np.int64)
+        limits = np.zeros(max(1, hidden), np.int64)
         scales = [1.0] * hidden
         if self.window:
             scales = [0.5 + word / 2**16 for word in draw_uniform(self.seed, _WINDOW_STREAM, number, hidden)]
         derivative = self.derivative if network.levels == 1 else "vanilla"
         for layer in range(hidden):
             made = _table_of(derivative, network.pre_activation_unit(layer), scales[layer])
-            table[layer], shifts[layer] = made
-        return table, shifts
+            table[layer], shifts[layer], limits[layer] = made
+        return table, shifts, limits
 
     def _stochastic(self, network: Perceptron, batch: Batch, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return sums and activations of all units, each activation drawn: +1 with a probability that rises with its sum."""
@@ -187,13 +192,21 @@ class STE:
 
 
 @lru_cache(maxsize=64)
-def _table_of(derivative: str, unit: Fraction, scale: float) -> tuple[NDArray[np.int64], int]:
-    """Return a derivative of ``x / scale`` for sums in units of `unit`, and by how many bits these are shifted to an entry."""
+def _table_of(derivative: str, unit: Fraction, scale: float) -> tuple[NDArray[np.int64], int, int]:
+    """Return a derivative of ``x / scale`` for sums in units of `unit`: entries, by how many bits sums are shifted, the end.
+
+    Entries are values in the middle of their interval. Of a derivative that falls to 0 at an edge, the interval of the edge has
+    the value within, and the end is the last sum that does not pass it: so ties are as its formula has them.
+    """
     span = 2 * _TABLE_RANGE / (unit * _TABLE_ENTRIES)  # units an entry
     shift = max(0, (span.numerator // span.denominator).bit_length() - 1)
     places = (np.arange(_TABLE_ENTRIES) - (_TABLE_ENTRIES >> 1) + 0.5) * (float(unit) * 2.0**shift)
+    edge = _EDGES.get(derivative, Fraction(_TABLE_RANGE)) * Fraction(scale)
+    if derivative in _EDGES:
+        places = np.clip(places, -float(edge), float(edge))
     values = [DERIVATIVES[derivative](float(x) / scale) for x in places]
-    return np.rint(np.array(values) * 2**_TABLE_BITS).astype(np.int64), shift
+    inside = edge / unit
+    return np.rint(np.array(values) * 2**_TABLE_BITS).astype(np.int64), shift, inside.numerator // inside.denominator
 
 
 def _direction_of(network: Perceptron, words: Words, left: int, passes: int) -> Direction:

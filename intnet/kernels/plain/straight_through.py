@@ -81,7 +81,7 @@ def dot_of_rows(a, b):
 
 @jit
 def perceptron_gradient(
-    inputs, targets, first, last, weights, sizes, z, a, drop, error_left, weight_bits, table, table_shift, table_bits,
+    inputs, targets, first, last, weights, sizes, z, a, drop, error_left, weight_bits, table, table_shift, table_bits, limits,
     high, low,
 ):  # fmt: skip
     """Add the gradient of the loss of the samples `first` to `last` by a straight-through derivative.
@@ -105,6 +105,8 @@ def perceptron_gradient(
         ``2**table_shift``; beyond, it is 0.
     table_shift : (layers,) int64
     table_bits : int64
+    limits : (layers,) int64
+        Magnitudes of z beyond which it is 0, too.
     high, low : (weights,) int64
         Added to.
     """
@@ -151,5 +153,5 @@ def perceptron_gradient(
                 sums = z[places[layer - 1] + j, at : at + width]
                 for s in range(width):
                     entry = (sums[s] >> table_shift[layer - 1]) + (entries >> np.int64(1))
-                    g = table[layer - 1, entry] if 0 <= entry < entries else np.int64(0)
+                    g = table[layer - 1, entry] if 0 <= entry < entries and abs(sums[s]) <= limits[layer - 1] else np.int64(0)
                     d[j, s] = (g * (before[j, s] >> weight_bits) + half_table) >> table_bits
