@@ -58,7 +58,8 @@ def parse() -> argparse.Namespace:
     add(
         "--model",
         metavar="NAME",
-        help="mlp, lenet5, vgg_small, vgg16, resnet18, resnet20 or preresnet164 (default: mlp; CIFAR: vgg_small)",
+        help="mlp, lenet5, vgg_small, vgg16, resnet18, binary_resnet18, resnet20 or preresnet164 (default: mlp; "
+        "CIFAR: vgg_small)",
     )
     add(
         "--recipe", metavar="NAME", help="see above, or a .json file (default: fixed16; other models than mlp and lenet5: int8)"

@@ -62,8 +62,6 @@ def from_csv(kind: type[Row], text: str) -> list[Row]:
     """
     lines = list(csv.reader(io.StringIO(text)))
     names: Any = _fields(kind)
-    if text and not text.endswith("\n"):
-        raise ValueError(f"line {len(lines)}: it is cut off")
     if not lines or tuple(lines[0]) != tuple(names):
         raise ValueError(f"line 1: the columns are not {','.join(names)}")
     rows = []
@@ -74,6 +72,8 @@ def from_csv(kind: type[Row], text: str) -> list[Row]:
             rows.append(kind(*[names[name](value) for name, value in zip(names, line, strict=True)]))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
+    if not text.endswith("\n"):
+        raise ValueError(f"line {len(lines)}: it is cut off")
     return rows
 
 
