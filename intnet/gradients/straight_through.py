@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import ceil, cosh, tanh
 from typing import Any, Protocol
 
@@ -102,30 +102,16 @@ class STE:
 
     def _left(self, network: Perceptron, batch: Batch) -> int:
         """Return by how many bits errors are shifted up, so that they and all that they become on their way back fit."""
-        bits = {left: self._bits(network, batch, left) for left in range(_ERROR_LEFT, _ERROR_RIGHT - 1, -1)}
-        for left, needed in bits.items():
+        error, table = network.largest_error(batch), _steepest(self.derivative)
+        inputs = max(-int(batch.inputs.min()), int(batch.inputs.max()), network.levels or 2**16)
+        for left in range(_ERROR_LEFT, _ERROR_RIGHT - 1, -1):
+            needed = _bits(network, error << left if left >= 0 else (error >> -left) + 1, inputs, table)
             if needed <= 62:
                 return left
         raise InputError(
-            f"errors on their way back may need {bits[_ERROR_RIGHT]} bits and have 62, with weights of {network.weight_bits} "
-            "fraction bits; use fewer, or smaller weights"
+            f"errors on their way back may need {needed} bits and have 62, with weights of {network.weight_bits} fraction "
+            "bits; use fewer, or smaller weights"
         )
-
-    def _bits(self, network: Perceptron, batch: Batch, left: int) -> int:
-        """Return how many bits the longest number of a backward pass may need."""
-        steepest = max(abs(DERIVATIVES[self.derivative](k / 64)) for k in range(-256, 257))
-        table = ceil(steepest * 2**_TABLE_BITS) + 1
-        inputs = max(-int(batch.inputs.min()), int(batch.inputs.max()), network.levels or 2**16)
-        error = network.largest_error(batch)
-        d, longest = error << left if left >= 0 else (error >> -left) + 1, 0
-        for layer in range(len(network.sizes) - 2, -1, -1):
-            longest = max(longest, d * inputs * kernels.SAMPLES_A_BLOCK)
-            if layer:
-                largest = int(np.abs(network.weights[network.slices[layer]]).max())
-                back = network.sizes[layer + 1] * largest * d + (1 << network.weight_bits)
-                moved = table * ((back >> network.weight_bits) + 1)
-                longest, d = max(longest, back, moved), (moved >> _TABLE_BITS) + 1
-        return longest.bit_length()
 
     def _words(self, network: Perceptron, batch: Batch, number: int, left: int) -> Words:
         table, shifts, limits = self._tables(network, number)
@@ -189,6 +175,25 @@ class STE:
                 values = np.ascontiguousarray(a[place : place + n_out])
             place += n_out
         return z, a
+
+
+def _bits(network: Perceptron, error: int, inputs: int, table: int) -> int:
+    """Return how many bits the longest number of a backward pass may need, from the greatest error, input and derivative."""
+    d, longest = error, 0
+    for layer in range(len(network.sizes) - 2, -1, -1):
+        longest = max(longest, d * inputs * kernels.SAMPLES_A_BLOCK)
+        if layer:
+            largest = int(np.abs(network.weights[network.slices[layer]]).max())
+            back = network.sizes[layer + 1] * largest * d + (1 << network.weight_bits)
+            moved = table * ((back >> network.weight_bits) + 1)
+            longest, d = max(longest, back, moved), (moved >> _TABLE_BITS) + 1
+    return longest.bit_length()
+
+
+@cache
+def _steepest(derivative: str) -> int:
+    """Return a bound of a derivative's magnitude, in units of its table."""
+    return ceil(max(abs(DERIVATIVES[derivative](k / 64)) for k in range(-256, 257)) * 2**_TABLE_BITS) + 1
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ References
 Rosenbrock 1960, An automatic method for finding the greatest or least value of a function.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,12 +23,6 @@ UNIT_BITS = kernels.ROSENBROCK_BITS
 FILES = ("rosenbrock.csv", "rosenbrock.json", "rosenbrock.png")
 _START_STREAM = 40
 _VERSIONS = {"intnet": __version__, "numpy": np.__version__}
-
-Progress = Callable[[int], object]
-
-
-def _ignore(_: int) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,7 @@ def _schedule(spec: RosenbrockSpec, name: str) -> Iterator[tuple[int, Fraction, 
         yield tenth, Fraction(1, 10 ** (fall + 1)), Fraction(1, 10 ** (fall + 2))
 
 
-def run(spec: RosenbrockSpec, folder: Path | str, *, progress: Progress = _ignore) -> list[RosenbrockRow]:
+def run(spec: RosenbrockSpec, folder: Path | str, *, progress: tables.Progress = tables.ignore) -> list[RosenbrockRow]:
     """Descend with both schedules; rows of a schedule that are stored are kept."""
     config = {"study": "rosenbrock", "steps": spec.steps, "every": spec.every, "seed": spec.seed}
     with tables.opened(folder, "rosenbrock.csv", RosenbrockRow, config, _VERSIONS) as table:

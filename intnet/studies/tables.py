@@ -6,7 +6,7 @@ What is in the table need not be run again, so a study that was stopped goes on 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -16,10 +16,17 @@ from typing import Any, Generic, TypeVar
 from intnet import files
 from intnet.errors import InputError, StudyError
 
+Progress = Callable[[int], object]
+"""Told how much has been done since it was last told."""
+
 CONFIG = "config.json"
 _AGAIN = "choose another --out, or set the old one aside with --fresh"
 
 Row = TypeVar("Row", bound=tuple)
+
+
+def ignore(_: int) -> None:
+    """Tell nobody of progress."""
 
 
 @dataclass

@@ -7,7 +7,7 @@ The notes of the study leave open how the batch is normalized and what steps alo
 passes as in training, normalized by its own statistics; steps move the weights behind the signs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -140,20 +140,13 @@ class ThinResNetRow(NamedTuple):
     decrease: float
 
 
-Progress = Callable[[int], object]
-
-
-def _ignore(_: int) -> None:
-    """Tell nobody."""
-
-
 def total(spec: ThinResNetSpec) -> int:
     """Return how much progress a whole run makes: a training counts as much as a batch of a layer for every epoch."""
     return len(spec.weights) * (spec.epochs + len(spec.convolutions) * spec.batches)
 
 
 def run(
-    spec: ThinResNetSpec, folder: Path | str, *, data_dir: Path | str | None = None, progress: Progress = _ignore
+    spec: ThinResNetSpec, folder: Path | str, *, data_dir: Path | str | None = None, progress: tables.Progress = tables.ignore
 ) -> list[ThinResNetRow]:
     """Train the networks, measure every decrease; what is stored is kept, trained networks from their last epoch on.
 
@@ -192,7 +185,7 @@ def _sees_signs(layer: Any) -> bool:
     return isinstance(layer, Conv2D) and "body" in layer.name
 
 
-def _trained(spec: ThinResNetSpec, kind: str, data: Any, folder: Path, progress: Progress) -> tuple[Network, Inputs]:
+def _trained(spec: ThinResNetSpec, kind: str, data: Any, folder: Path, progress: tables.Progress) -> tuple[Network, Inputs]:
     encoder = Encoder.of(data, recipe(), True)
     network = Network(models.binary_resnet18(data.classes, spec.width, weights=kind), encoder.shape, recipe(), spec.seed)
     inputs = Inputs.of(data, encoder)

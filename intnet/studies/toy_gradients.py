@@ -14,7 +14,7 @@ Kim et al. 2020, BinaryDuo: Reducing Gradient Mismatch in Binary Activation Netw
 arXiv:2002.06517.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import inf
@@ -61,13 +61,6 @@ FILES = (
     "stochastic_rounding.json",
     "stochastic_rounding.png",
 )
-
-Progress = Callable[[int], object]
-
-
-def _ignore(_: int) -> None:
-    """Tell nobody."""
-
 
 # 1. What to run ---------------------------------------------------------------------------------------------------------
 
@@ -285,7 +278,7 @@ def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b) / norms if norms else 0.0
 
 
-def run_cosine(spec: CosineSpec, folder: Path | str, *, progress: Progress = _ignore) -> list[CosineRow]:
+def run_cosine(spec: CosineSpec, folder: Path | str, *, progress: tables.Progress = tables.ignore) -> list[CosineRow]:
     """Measure every cosine; what is stored is kept."""
     config = {
         "study": "cosine",
@@ -384,7 +377,7 @@ def directions(
         yield "ste_around", few[0], spread, Around(STE(), repr(spread), spec.length, few[0], seed)(network, batch)
 
 
-def run_decrease(spec: DecreaseSpec, folder: Path | str, *, progress: Progress = _ignore) -> list[DecreaseRow]:
+def run_decrease(spec: DecreaseSpec, folder: Path | str, *, progress: tables.Progress = tables.ignore) -> list[DecreaseRow]:
     """Measure every decrease; what is stored is kept."""
     names = ("batch", "batches", "rates", "epsilon", "sigma", "spread", "length", "samples", "layers")
     names = (*names, "pretrain_steps", "pretrain_batch", "weight_bits")  # type: ignore[assignment]
@@ -441,7 +434,7 @@ class SignsRow(NamedTuple):
     best_rate: float
 
 
-def run_signs(spec: SignsSpec, folder: Path | str, *, progress: Progress = _ignore) -> list[SignsRow]:
+def run_signs(spec: SignsSpec, folder: Path | str, *, progress: tables.Progress = tables.ignore) -> list[SignsRow]:
     """Measure every best loss; what is stored is kept."""
     names = ("dim", "layers", "batch", "rates", "averaged", "pretrain_steps", "pretrain_batch", "weight_bits")
     config = {"study": "stochastic-rounding"} | {name: getattr(spec, name) for name in names}
