@@ -7,15 +7,15 @@ computed in two words or by a shift, which is defined everywhere.
 
 1. Shifts and words     shift_floor, shift_left, shift_left_bounds, wrap, word_constants, wrap_word, saturate, bit_length
 2. Rounding             rounding_constants, round_shift, round_shift_stochastic, round_shift_pseudo_stochastic, shift_sticky,
-                        round_shift_any
+                        shift_nearest, round_shift_any
 3. Wide sums            high_word, low_word, join_words, words_leave_int64, words_bit_length, shift_words
 4. Sums and products    add_wrap, add_leaves_int64, multiply_wide, product_leaves_int64, product_words, join_products,
                         scale, choose
 5. Activations          relu, leaky_relu, sign, their gradients (relu_gradient, ..), those of hard tanh, tanh and the
-                        logistic function, table_index, drop
+                        logistic function, table_index, drop, level_of_sum, drawn_sign, soft_threshold
 6. The TFLite pipeline  saturating_rounding_doubling_high_multiply, rounding_divide_by_power_of_two, ..
 7. Exponential and loss exp2_fraction, exp_negative, log_of_sum, niti_octaves, niti_power, niti_polynomial
-8. Roots and quotients  isqrt, divide_sticky, multiply_divide, multiply_shift, quotient, root_words
+8. Roots and quotients  isqrt, divide_sticky, divide_ties_even, multiply_divide, multiply_shift, quotient, root_words
 
 The modes have the names of :class:`intnet.formats.Rounding` and :class:`intnet.formats.Overflow`.
 """
@@ -263,6 +263,17 @@ def shift_sticky(value, shift):
     value, shift = np.int64(value), np.int64(shift)
     quotient = value >> shift
     return quotient | np.int64(value != (quotient << shift))
+
+
+@jit
+def shift_nearest(value, shift):
+    """Return ``value / 2**shift`` to nearest, ties to plus infinity; `shift` in 0..62, half a unit more must fit int64.
+
+    >>> [int(shift_nearest(value, 1)) for value in (-3, -1, 1, 3)], int(shift_nearest(-5, 0))
+    ([-1, 0, 1, 2], -5)
+    """
+    value, shift = np.int64(value), np.int64(shift)
+    return (value + ((np.int64(1) << shift) >> np.int64(1))) >> shift
 
 
 @jit
@@ -527,6 +538,41 @@ def drop(value, fraction, keep):
     return np.int64(value) if fraction < keep else np.int64(0)
 
 
+@jit
+def level_of_sum(value, thresholds, count):
+    """Return the level, ``-count``, ``-count + 2``, .. ``count``, that a sum reaches: two more for each of rising thresholds.
+
+    >>> [int(level_of_sum(value, (-4, 4), 2)) for value in (-5, -4, 3, 4)]
+    [-2, 0, 0, 2]
+    """
+    level = -np.int64(count)
+    for k in range(count):
+        level += np.int64(2) if value >= thresholds[k] else np.int64(0)
+    return level
+
+
+@jit
+def drawn_sign(value, scale, fraction):
+    """Return 1 if ``fraction / 2**32 < (1 + value / scale) / 2``, else -1; 32 random bits, ``abs(value) <= scale < 2**31``.
+
+    >>> [int(drawn_sign(1, 2, fraction << 30)) for fraction in range(4)], int(drawn_sign(-2, 2, 0))
+    ([1, 1, 1, -1], -1)
+    """
+    value, scale = np.int64(value), np.int64(scale)
+    return np.int64(1) if np.int64(fraction) * scale < ((value + scale) << np.int64(31)) else np.int64(-1)
+
+
+@jit
+def soft_threshold(value, threshold):
+    """Return ``sign(value) * max(abs(value) - threshold, 0)``; `threshold` in 0..2**62: the proximal step of the L1 norm.
+
+    >>> [int(soft_threshold(value, 2)) for value in (-5, -2, 1, 3)]
+    [-3, 0, 0, 1]
+    """
+    value, threshold = np.int64(value), np.int64(threshold)
+    return value - saturate(value, -threshold, threshold)
+
+
 # 6. The TFLite pipeline -------------------------------------------------------------------------------------------------
 #
 # Rounding twice, which no single mode does. Arguments and results are 32-bit words. gemmlowp: fixedpoint/fixedpoint.h;
@@ -717,6 +763,20 @@ def divide_sticky(value, divisor):
     """
     value, divisor = np.int64(value), np.int64(divisor)
     return (value // divisor) | np.int64(value % divisor != 0)
+
+
+@jit
+def divide_ties_even(value, divisor):
+    """Return ``value / divisor`` to nearest, ties to even; `divisor` > 0.
+
+    >>> [int(divide_ties_even(value, 4)) for value in (-6, -2, 1, 2, 3, 6)]
+    [-2, 0, 0, 0, 1, 2]
+    """
+    value, divisor = np.int64(value), np.int64(divisor)
+    quotient = value // divisor
+    rest = value - quotient * divisor
+    left = divisor - rest
+    return quotient + np.int64((rest > left) | ((rest == left) & ((quotient & np.int64(1)) == 1)))
 
 
 @jit

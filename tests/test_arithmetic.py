@@ -111,6 +111,42 @@ def test_scale_keeps_what_it_cuts_off_in_its_lowest_bit(value, factor, left, rig
     assert arithmetic.scale(*int64(value, factor, left, right)) == (floor if floor * 2**right == exact else floor | 1)
 
 
+@given(INT64, st.integers(1, 2**63 - 1))
+def test_divide_ties_even_is_the_nearest(value, divisor):
+    assert arithmetic.divide_ties_even(*int64(value, divisor)) == round(Fraction(value, divisor))
+
+
+def test_divide_ties_even_of_every_int8():
+    for value, divisor in itertools.product(INT8, range(1, 128)):
+        assert arithmetic.divide_ties_even(*int64(value, divisor)) == round(Fraction(value, divisor))
+
+
+@pytest.mark.parametrize("values", [INT8, FEW_EDGES], ids=["every int8", "around powers of two"])
+def test_soft_threshold(values):
+    for value, threshold in itertools.product(values, (0, 1, 2, 7, 127, 128, 2**40, 2**62)):
+        expected = (value > 0) * max(value - threshold, 0) + (value < 0) * min(value + threshold, 0)
+        assert arithmetic.soft_threshold(*int64(value, threshold)) == expected
+
+
+def test_shift_nearest_rounds_half_up():
+    for value, shift in itertools.product([*INT8, -(2**62), 2**61], (0, 1, 2, 7, 31, 60)):
+        assert arithmetic.shift_nearest(*int64(value, shift)) == math.floor(Fraction(value, 2**shift) + Fraction(1, 2))
+
+
+def test_level_of_a_sum_counts_thresholds():
+    for value, thresholds in itertools.product(INT8, ((), (0,), (-3, 5), (-128, 0, 1, 127))):
+        expected = sum(value >= one for one in thresholds) * 2 - len(thresholds)
+        given_ones = np.array(thresholds or (0,), np.int64)
+        assert arithmetic.level_of_sum(np.int64(value), given_ones, np.int64(len(thresholds))) == expected
+
+
+def test_a_drawn_sign_compares_exactly():
+    for scale in (1, 2, 100, 2**31 - 1):
+        for value, fraction in itertools.product((-scale, -(scale // 2), 0, 1, scale), (0, 1, 2**31 - 1, 2**31, 2**32 - 1)):
+            expected = 1 if Fraction(fraction, 2**32) < (1 + Fraction(value, scale)) / 2 else -1
+            assert arithmetic.drawn_sign(*int64(value, scale, fraction)) == expected
+
+
 def test_choose_is_nearly_even():
     for bits, count in itertools.product((4, 8), (1, 3, 9, 16)):
         chosen = [int(arithmetic.choose(*int64(value, bits, count))) for value in range(2**bits)]

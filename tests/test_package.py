@@ -142,7 +142,7 @@ def test_the_library_does_not_print():
 def test_files_stay_small_enough_to_hold_in_the_head():
     for folder in ("intnet", "experiments", "benchmarks", "tests"):
         for path in sources(folder):
-            longest = 850 if path.name == "arithmetic.py" else 500  # the one place where bits are decided
+            longest = 900 if path.name == "arithmetic.py" else 500  # the one place where bits are decided
             assert len(path.read_text(encoding="utf-8").splitlines()) <= longest, path
 
 

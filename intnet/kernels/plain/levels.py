@@ -15,7 +15,7 @@ Whoever calls has proven that no product, sum or shift below leaves int64, and t
 import numpy as np
 
 from intnet._compile import jit
-from intnet.arithmetic import high_word, low_word, saturate
+from intnet.arithmetic import high_word, level_of_sum, low_word, saturate, shift_nearest
 
 SAMPLES_A_BLOCK = 256
 """Samples that are looked at together."""
@@ -30,19 +30,14 @@ MOST_LEVELS = 9
 def activate(z, count, thresholds, shift, one):
     """Return the activation of z: all int64; `thresholds` are `count` of them, rising."""
     if count > 0:
-        level = -count
-        for k in range(count):
-            level += np.int64(2) if z >= thresholds[k] else np.int64(0)
-        return level
-    half = (np.int64(1) << shift) >> np.int64(1)
-    return saturate((z + half) >> shift, -one, one)
+        return level_of_sum(z, thresholds, count)
+    return saturate(shift_nearest(z, shift), -one, one)
 
 
 @jit
 def error_of(z, target, drop):
     """Return the output of the last layer's z less the target."""
-    half = (np.int64(1) << drop) >> np.int64(1)
-    return ((z + half) >> drop) - target
+    return shift_nearest(z, drop) - target
 
 
 @jit

@@ -16,6 +16,7 @@ from intnet.arithmetic import (
     multiply_shift,
     multiply_wide,
     quotient,
+    shift_nearest,
     shift_words,
     words_bit_length,
 )
@@ -38,7 +39,7 @@ def pair_loss(p, q):
     curved, at = np.int64(_WEIGHT) * curve * curve, np.int64(2) * drop - np.int64(4 * ROSENBROCK_BITS)
     slope = p - (one << np.int64(ROSENBROCK_BITS))
     drop = max(bit_length(abs(slope)) - np.int64(_SLOPE_BITS), np.int64(0))
-    slope = (slope + ((one << drop) >> one)) >> drop
+    slope = shift_nearest(slope, drop)
     sloped, other = slope * slope, np.int64(2) * drop - np.int64(2 * ROSENBROCK_BITS)
     if curved == 0:
         return sloped, other

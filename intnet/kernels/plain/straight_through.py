@@ -6,8 +6,8 @@ See :mod:`intnet.kernels.plain.levels` for what a network is.
 import numpy as np
 
 from intnet._compile import jit
-from intnet.arithmetic import high_word, low_word
-from intnet.kernels.plain.levels import SAMPLES_A_BLOCK, error_of, forward_block
+from intnet.arithmetic import drawn_sign, high_word, low_word, shift_nearest
+from intnet.kernels.plain.levels import SAMPLES_A_BLOCK, add_products, error_of, forward_block
 from intnet.random import fill_fractions, room_for
 
 RANDOM_BITS = 32
@@ -33,15 +33,11 @@ def perceptron_forward(inputs, first, last, weights, sizes, count, thresholds, s
 @jit
 def layer_sums(values, weights, out):
     """Write ``weights @ values``; (inputs, samples) integers, (outputs, inputs) int64, (outputs, samples) int64."""
-    for begin in range(0, values.shape[1], SAMPLES_A_BLOCK):
-        end = min(np.int64(begin) + np.int64(SAMPLES_A_BLOCK), np.int64(values.shape[1]))
+    n_in, samples = np.int64(values.shape[0]), np.int64(values.shape[1])
+    for begin in range(np.int64(0), samples, np.int64(SAMPLES_A_BLOCK)):
+        width = min(np.int64(SAMPLES_A_BLOCK), samples - begin)
         for i in range(weights.shape[0]):
-            for s in range(begin, end):
-                out[i, s] = np.int64(0)
-            for j in range(weights.shape[1]):
-                weight = weights[i, j]
-                for s in range(begin, end):
-                    out[i, s] += weight * np.int64(values[j, s])
+            add_products(weights[i], np.int64(0), n_in, values, begin, width, out[i, begin : begin + width])
 
 
 @jit
@@ -66,8 +62,7 @@ def sign_stochastically(z, greatest, least, key_0, key_1, stream, step, first, o
         scale = greatest if z[s] > 0 else least
         if scale == 0:
             scale = np.int64(1)  # then z is 0
-        # u < (z / scale + 1) / 2 for u of 32 random bits
-        out[s] = np.int64(1) if (fractions[s] * scale) < ((z[s] + scale) << np.int64(31)) else np.int64(-1)
+        out[s] = drawn_sign(z[s], scale, fractions[s])
 
 
 @jit
@@ -120,13 +115,11 @@ def perceptron_gradient(
         most = max(most, sizes[layer + 1])
     d, before = np.empty((most, SAMPLES_A_BLOCK), np.int64), np.empty((most, SAMPLES_A_BLOCK), np.int64)
     entries = np.int64(table.shape[1])
-    half_error = np.int64(1) << max(-error_left - np.int64(1), np.int64(0))
-    half_weight, half_table = (np.int64(1) << weight_bits) >> np.int64(1), (np.int64(1) << table_bits) >> np.int64(1)
     for begin in range(first, last, SAMPLES_A_BLOCK):
         width, at = min(np.int64(SAMPLES_A_BLOCK), last - begin), begin - first
         for s in range(width):
             error = error_of(z[units - 1, at + s], targets[begin + s], drop)
-            d[0, s] = error << error_left if error_left >= 0 else (error + half_error) >> -error_left
+            d[0, s] = error << error_left if error_left >= 0 else shift_nearest(error, -error_left)
         for back in range(layers):
             layer = layers - 1 - back
             n_in, n_out = sizes[layer], sizes[layer + 1]
@@ -144,7 +137,7 @@ def perceptron_gradient(
             for j in range(n_in):
                 row = before[j]
                 for s in range(width):
-                    row[s] = half_weight
+                    row[s] = np.int64(0)
                 for i in range(n_out):
                     weight, errors = weights[starts[layer] + i * n_in + j], d[i]
                     for s in range(width):
@@ -154,4 +147,4 @@ def perceptron_gradient(
                 for s in range(width):
                     entry = (sums[s] >> table_shift[layer - 1]) + (entries >> np.int64(1))
                     g = table[layer - 1, entry] if 0 <= entry < entries and abs(sums[s]) <= limits[layer - 1] else np.int64(0)
-                    d[j, s] = (g * (before[j, s] >> weight_bits) + half_table) >> table_bits
+                    d[j, s] = shift_nearest(g * shift_nearest(before[j, s], weight_bits), table_bits)
