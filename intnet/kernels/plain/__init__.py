@@ -20,6 +20,7 @@ from intnet.kernels.plain.activation import (
     tanh_backward,
 )
 from intnet.kernels.plain.bounds import largest_row_sum, sums_of_columns
+from intnet.kernels.plain.codes import descend, encode, shrink
 from intnet.kernels.plain.combine import add_bias, add_bias_any, divide_rows, linear_combination
 from intnet.kernels.plain.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights
 from intnet.kernels.plain.halp import (
@@ -117,9 +118,11 @@ __all__ = [
     "conv2d_backward_weights",
     "count_correct",
     "count_nonzero",
+    "descend",
     "divide_rows",
     "draw_augmentation",
     "dropout",
+    "encode",
     "extents",
     "extremes",
     "extremes_of_map",
@@ -174,6 +177,7 @@ __all__ = [
     "scale_rows",
     "shift_to_fit",
     "shifts_to_fit",
+    "shrink",
     "sign",
     "sign_backward_clip",
     "sign_backward_polynomial",
