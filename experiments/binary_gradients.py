@@ -78,16 +78,26 @@ def parse() -> argparse.Namespace:
     at_least_1 = commandline.integer(range(1, 2**31))
     add = parser.add_argument
     add("--study", choices=STUDIES, required=True, help="see above")
-    add("--dim", type=_integers, metavar="A,B", help="inputs and hidden units (default: 32; loss-decrease 8,16,32,64)")
+    add(
+        "--dim",
+        type=commandline.integers,
+        metavar="A,B",
+        help="inputs and hidden units (default: 32; loss-decrease 8,16,32,64)",
+    )
     add(
         "--samples",
-        type=_integers,
+        type=commandline.integers,
         metavar="A,B",
         help="cosine: of a batch (300000,4000); loss-decrease: NES pairs (500,5000,50000)",
     )
-    add("--epsilon", type=_numbers, metavar="A,B", help="of CDG (default: 0.1,0.01)")
-    add("--sigma", type=_numbers, metavar="A,B", help="of NES (default: 0.1,0.01)")
-    add("--spread", type=_numbers, metavar="A,B", help="of the steps around that of STE, the best of which counts (0.1,0.3,1)")
+    add("--epsilon", type=commandline.numbers, metavar="A,B", help="of CDG (default: 0.1,0.01)")
+    add("--sigma", type=commandline.numbers, metavar="A,B", help="of NES (default: 0.1,0.01)")
+    add(
+        "--spread",
+        type=commandline.numbers,
+        metavar="A,B",
+        help="of the steps around that of STE, the best of which counts (0.1,0.3,1)",
+    )
     add("--length", type=commandline.number, metavar="R", help="of the steps of which the best is taken (default: 0.1)")
     add(
         "--layers",
@@ -96,7 +106,7 @@ def parse() -> argparse.Namespace:
         "stochastic-rounding all)",
     )
     add("--seeds", type=at_least_1, metavar="N", help="pairs of networks (default: cosine and stochastic-rounding 10, else 3)")
-    add("--activations", type=_words, metavar="A,B", help="binary, ternary, 2bit, full (default: all)")
+    add("--activations", type=commandline.words, metavar="A,B", help="binary, ternary, 2bit, full (default: all)")
     add(
         "--coordinates",
         type=commandline.integer(range(2**31)),
@@ -105,7 +115,7 @@ def parse() -> argparse.Namespace:
     )
     add(
         "--rates",
-        type=_numbers,
+        type=commandline.numbers,
         metavar="A,B",
         help="lengths of the step; stochastic-rounding: how many, up to 1/2 (default: 500)",
     )
@@ -117,8 +127,13 @@ def parse() -> argparse.Namespace:
     )
     add("--batches", type=at_least_1, metavar="N", help="of each pair of networks (default: 1; thin-resnet 3)")
     add("--averaged", type=commandline.integer_range, metavar="A:B", help="drawn gradients that are averaged (default: 1:11)")
-    add("--weights", type=_words, metavar="A,B", help="thin-resnet: of the convolutions that see signs (default: full,binary)")
-    add("--convolutions", type=_integers, metavar="A,B", help="thin-resnet: which of these 16 (default: 1,8,16)")
+    add(
+        "--weights",
+        type=commandline.words,
+        metavar="A,B",
+        help="thin-resnet: of the convolutions that see signs (default: full,binary)",
+    )
+    add("--convolutions", type=commandline.integers, metavar="A,B", help="thin-resnet: which of these 16 (default: 1,8,16)")
     add("--epochs", type=at_least_1, metavar="N", help="thin-resnet: of the training before (default: 5)")
     add("--train-samples", type=at_least_1, metavar="N", help="thin-resnet: of the training part so many (default: all)")
     add("--dataset", metavar="NAME", help="thin-resnet: cifar10 or cifar10-jpeg (default: cifar10)")
@@ -134,37 +149,12 @@ def parse() -> argparse.Namespace:
     add("--steps", type=at_least_1, metavar="N", help="rosenbrock (default: 100000)")
     add("--every", type=at_least_1, metavar="N", help="rosenbrock: steps between two rows (default: 500)")
     add("--weight-bits", type=commandline.integer(range(8, 25)), metavar="N", help="fraction bits of weights (default: 20)")
-    add("--threads", type=commandline.integer(range(1, 1025)), metavar="N", help="the bits are the same (default: all cores)")
-    add("--out", type=commandline.folder, metavar="DIR", help="results folder (default: results/binary-STUDY)")
-    add("--fresh", action="store_true", help="set an old folder aside under a dated name and begin anew")
-    add("--no-plots", action="store_true", help="write no picture")
-    add("--quiet", action="store_true", help="no progress bar, no report")
+    parser.add_usual("results/binary-STUDY")
     arguments = parser.parse_args()
-    for name, studies in OWN.items():
-        if getattr(arguments, name) is not None and arguments.study not in studies:
-            option = f"--{name.replace('_', '-')}"
-            parser.error(
-                f"{option} belongs to --study {' or '.join(studies)}, got it with --study {arguments.study}; leave it out"
-            )
+    parser.refuse_foreign(arguments, OWN)
     if arguments.out is None:
         arguments.out = Path("results") / f"binary-{arguments.study}"
     return arguments
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """Read a list of words."""
-    return tuple(text.split(","))
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    """Read a list of numbers."""
-    return tuple(commandline.number(word) for word in text.split(","))
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    """Read a list of integers of at least 1."""
-    read = commandline.integer(range(1, 2**31))
-    return tuple(read(word) for word in text.split(","))
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -201,12 +191,8 @@ def main(arguments: argparse.Namespace) -> None:
     }
     make, run, total = kinds[arguments.study]  # type: ignore[index]
     spec = make(**given)
-    if (
-        arguments.fresh
-        and (aside := tables.set_aside(arguments.out, (*study.FILES, *rosenbrock.FILES, *thin_resnet.FILES)))
-        and not arguments.quiet
-    ):
-        print(f"The old results are in {aside}", flush=True)
+    made = (*study.FILES, *rosenbrock.FILES, *thin_resnet.FILES)
+    commandline.begin_anew(arguments, partial(tables.set_aside, made=made))
     with tqdm(total=total(spec), disable=arguments.quiet or None, leave=False) as bar:
         rows = run(spec, arguments.out, progress=bar.update)
     sentences = export(arguments.study, rows, arguments.out, plots=not arguments.no_plots)
@@ -223,8 +209,7 @@ def _one(name: str, values: tuple, error: type[Exception]):
 
 def interrupted(arguments: argparse.Namespace) -> str:
     """Say how to go on."""
-    command = "the same command without --fresh" if arguments.fresh else "the same command"
-    return f"Interrupted. Finished parts are kept in {arguments.out}; {command} goes on from there."
+    return commandline.how_to_go_on(arguments, "Finished parts")
 
 
 if __name__ == "__main__":

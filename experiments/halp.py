@@ -72,14 +72,19 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--study", choices=(*CONVEX, *RESNET), required=True, help="see above")
     add("--bits", type=commandline.integer_range, metavar="A,B", help="2..16 (default: convex 8,16; digits 8; resnet 2,4,8)")
-    add("--mu", type=_numbers, metavar="A,B", help="above 0 (default: problem a 4, problem b 3,1; digits 0.1; resnet 20)")
+    add(
+        "--mu",
+        type=commandline.numbers,
+        metavar="A,B",
+        help="above 0 (default: problem a 4, problem b 3,1; digits 0.1; resnet 20)",
+    )
     add(
         "--recentre",
         type=_steps,
         metavar="A,B",
         help="T, steps between two centres (default: convex 200,2000; digits 2000); of resnet in epochs (default: 0.5,1,3)",
     )
-    add("--scale", type=_words, metavar="A,B", help="exact, power_of_two (default: both; resnet exact)")
+    add("--scale", type=commandline.words, metavar="A,B", help="exact, power_of_two (default: both; resnet exact)")
     add("--rounding", metavar="MODE", help="stochastic or ties_pos, to nearest (default: stochastic)")
     add("--seeds", type=commandline.integer(range(1, 2**16 + 1)), metavar="N", help="(default: convex 10; digits 5; resnet 1)")
     add("--iterations", type=at_least_1, metavar="N", help="of one sample each (default: problem a 5,000; else 100,000)")
@@ -89,21 +94,22 @@ def parse() -> argparse.Namespace:
         help="learning rate, as 2^-9, 0.01 or 3/128 (default: problem a 0.001, problem b 0.00025, digits 0.02, resnet 0.1)",
     )
     add("--centre", metavar="FORMAT", help="of the wide words (default: convex fxp-s48/40, digits fxp-s36/32)")
-    add("--threads", type=commandline.integer(range(1, 1025)), metavar="N", help="the bits are the same (default: all cores)")
-    add("--out", type=commandline.folder, metavar="DIR", help="results folder (default: results/halp-STUDY)")
-    add("--fresh", action="store_true", help="set an old folder aside under a dated name and begin anew")
-    add("--no-plots", action="store_true", help="write no picture")
-    add("--quiet", action="store_true", help="no progress bar, no report")
+    parser.add_usual("results/halp-STUDY")
     add = parser.add_argument_group("convex").add_argument
-    add("--problems", type=_words, metavar="A,B", help="a, b (default: both)")
+    add("--problems", type=commandline.words, metavar="A,B", help="a, b (default: both)")
     add = parser.add_argument_group("digits and resnet").add_argument
     add("--data-dir", type=commandline.folder, metavar="DIR", help="folder of the data set's files")
     add("--samples", type=at_least_1, metavar="N", help="only the first N training samples, for a quick look")
     add("--decay", metavar="D", help="weight decay (default: digits 0.01, resnet 5e-4)")
     add = parser.add_argument_group("resnet").add_argument
     add("--dataset", metavar="NAME", help="(default: cifar10)")
-    add("--methods", type=_words, metavar="A,B", help="halp, svrg, sgd (default: all)")
-    add("--recipes", type=_words, metavar="A,B", help="the first is that of all trainings, HALP trains once in each other")
+    add("--methods", type=commandline.words, metavar="A,B", help="halp, svrg, sgd (default: all)")
+    add(
+        "--recipes",
+        type=commandline.words,
+        metavar="A,B",
+        help="the first is that of all trainings, HALP trains once in each other",
+    )
     add("--epochs", type=at_least_1, metavar="N", help="(default: 10)")
     add("--batch", type=at_least_1, metavar="N", help="samples a step (default: 128)")
     add("--width", type=commandline.number, metavar="W", help="factor on the channels (default: 0.125)")
@@ -111,30 +117,15 @@ def parse() -> argparse.Namespace:
     add("--decay-of", choices=("offsets", "weights"), help="what decays in HALP: offsets, as released (default), or weights")
     add("--device", choices=("cpu", "gpu", "auto"), help="where to train: the bits are the same (default: cpu)")
     arguments = parser.parse_args()
-    for name, studies in OWN.items():
-        if getattr(arguments, name) is not None and arguments.study not in studies:
-            option = f"--{name.replace('_', '-')}"
-            parser.error(
-                f"{option} belongs to --study {' or '.join(studies)}, got it with --study {arguments.study}; leave it out"
-            )
+    parser.refuse_foreign(arguments, OWN)
     if arguments.out is None:
         arguments.out = Path("results") / f"halp-{arguments.study}"
     return arguments
 
 
-def _words(text: str) -> tuple[str, ...]:
-    """Read a list of words."""
-    return tuple(text.split(","))
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    """Read a list of numbers."""
-    return tuple(commandline.number(word) for word in text.split(","))
-
-
 def _steps(text: str) -> tuple[float, ...]:
     """Read a list of numbers of steps; what is none is for the study to refuse."""
-    return tuple(int(value) if value == value // 1 else value for value in _numbers(text))
+    return tuple(int(value) if value == value // 1 else value for value in commandline.numbers(text))
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -160,7 +151,7 @@ def _convex(arguments: argparse.Namespace, given: dict) -> list[str]:
     spec = (halp_convex.ConvexSpec if convex else halp_convex.DigitsSpec)(**given)
     total = sum(len(spec.runs(one)) for one in spec.problems) if convex else len(spec.runs())
     # without data the old results should stay where they are
-    _set_aside(arguments, halp_convex.set_aside, lambda: convex or datasets.load("digits", **data, subset="train"))
+    commandline.begin_anew(arguments, halp_convex.set_aside, lambda: convex or datasets.load("digits", **data, subset="train"))
     run = halp_convex.run_convex if convex else halp_convex.run_digits
     with tqdm(total=total, unit="run", disable=arguments.quiet or None, leave=False) as bar:
         run(spec, arguments.out, **data, threads=arguments.threads, progress=bar.update)
@@ -184,7 +175,7 @@ def _resnet(arguments: argparse.Namespace, given: dict) -> list[str]:
             raise InputError(f"--{name} of --study resnet is one value, got {len(values)}; run the others apart")
     given |= {name: given[name][0] for name in ("scale", "mu") if name in given}
     spec = NetworkSpec(**given, seeds=arguments.seeds or 1)
-    _set_aside(arguments, study.set_aside, lambda: next(trajectories(spec, data_dir, device)))
+    commandline.begin_anew(arguments, study.set_aside, lambda: next(trajectories(spec, data_dir, device)))
     with tqdm(unit="sample", unit_scale=True, disable=arguments.quiet or None, leave=False) as bar:
 
         def begun(trajectory) -> None:
@@ -206,20 +197,9 @@ def _resnet(arguments: argparse.Namespace, given: dict) -> list[str]:
     return [study.table(spec, rows, ended), *study.describe(spec, rows, ended), *others]
 
 
-def _set_aside(arguments: argparse.Namespace, set_aside, check) -> None:
-    """Begin anew, if that is asked for and what is asked for can be done."""
-    if not arguments.fresh:
-        return
-    check()
-    if (aside := set_aside(arguments.out)) and not arguments.quiet:
-        print(f"The old results are in {aside}", flush=True)
-
-
 def interrupted(arguments: argparse.Namespace) -> str:
     """Say how to go on."""
-    kept = "Finished epochs" if arguments.study in RESNET else "Finished runs"
-    command = "the same command without --fresh" if arguments.fresh else "the same command"
-    return f"Interrupted. {kept} are kept in {arguments.out}; {command} goes on from there."
+    return commandline.how_to_go_on(arguments, "Finished epochs" if arguments.study in RESNET else "Finished runs")
 
 
 if __name__ == "__main__":

@@ -80,11 +80,7 @@ def parse() -> argparse.Namespace:
         metavar="N",
         help="averaging begins after so many iterations, or epochs (default: linear 1/10, logistic 3/10, networks 2/3 of all)",
     )
-    add("--threads", type=integer(range(1, 1025)), metavar="N", help="the bits are the same (default: all cores)")
-    add("--out", type=commandline.folder, metavar="DIR", help="results folder (default: results/swalp-STUDY[-DATASET])")
-    add("--fresh", action="store_true", help="set an old folder aside under a dated name and begin anew")
-    add("--no-plots", action="store_true", help="write no picture")
-    add("--quiet", action="store_true", help="no progress bar, no report")
+    parser.add_usual("results/swalp-STUDY[-DATASET]")
     add = parser.add_argument_group("all but linear").add_argument
     add(
         "--dataset",
@@ -101,10 +97,12 @@ def parse() -> argparse.Namespace:
     add("--decay", metavar="D", help="weight decay (default: logistic 1e-4, vgg 5e-4, preresnet 3e-4)")
     add = parser.add_argument_group("linear and logistic").add_argument
     add("--iterations", type=at_least_1, metavar="N", help="of one sample each (default: 200000; digits 800000)")
-    add("--formats", type=_words, metavar="A,B", help="linear: of the weights (default: fxp-s10/8,fxp-s8/6,fxp-s6/4)")
+    add(
+        "--formats", type=commandline.words, metavar="A,B", help="linear: of the weights (default: fxp-s10/8,fxp-s8/6,fxp-s6/4)"
+    )
     add("--fraction-bits", type=commandline.integer_range, metavar="A:B", help="logistic: A to B - 1, or A,B,C (default: 2:15)")
     add = parser.add_argument_group("networks").add_argument
-    add("--recipes", type=_words, metavar="A,B", help="(default: bfp8-mixed,wide)")
+    add("--recipes", type=commandline.words, metavar="A,B", help="(default: bfp8-mixed,wide)")
     add("--epochs", type=at_least_1, metavar="N", help="(default: 15)")
     add("--averaging-rate", metavar="R", help="(default: 0.01)")
     add("--momentum", metavar="M", help="(default: 0.9)")
@@ -120,22 +118,11 @@ def parse() -> argparse.Namespace:
     add("--evaluation-samples", type=at_least_1, metavar="N", help="training images for loss and statistics (default: 5000)")
     add("--device", choices=("cpu", "gpu", "auto"), help="where to train: the bits are the same (default: cpu)")
     arguments = parser.parse_args()
-    given = {name for name, value in vars(arguments).items() if value is not None}
-    for name in sorted(given & OWN.keys()):
-        if arguments.study not in OWN[name]:
-            option = f"--{name.replace('_', '-')}"
-            parser.error(
-                f"{option} belongs to --study {' or '.join(OWN[name])}, got it with --study {arguments.study}; leave it out"
-            )
+    parser.refuse_foreign(arguments, OWN)
     if arguments.out is None:
         named = ("swalp", arguments.study, arguments.dataset)
         arguments.out = Path("results") / "-".join(filter(None, named))
     return arguments
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """Read a list of words."""
-    return tuple(text.split(","))
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -160,7 +147,9 @@ def _convex(arguments: argparse.Namespace, given: dict) -> list[str]:
     data = {"data_dir": given.pop("data_dir", None)} if arguments.study == "logistic" else {}
     linear = arguments.study == "linear"
     spec = (swalp_convex.LinearSpec if linear else swalp_convex.LogisticSpec)(**given)
-    _set_aside(arguments, swalp_convex, lambda: linear or datasets.load(spec.dataset, **data, subset="train"))
+    commandline.begin_anew(
+        arguments, swalp_convex.set_aside, lambda: linear or datasets.load(spec.dataset, **data, subset="train")
+    )
     with tqdm(total=len(spec.runs()), unit="run", disable=arguments.quiet or None, leave=False) as bar:
         run = swalp_convex.run_linear if linear else swalp_convex.run_logistic
         run(spec, arguments.out, **data, threads=arguments.threads, progress=bar.update)
@@ -179,7 +168,7 @@ def _network(arguments: argparse.Namespace, given: dict) -> list[str]:
     data_dir, device = given.pop("data_dir", None), given.pop("device", "cpu")
     given |= {} if arguments.averaging_start is None else {"start": arguments.averaging_start}
     spec = swalp.NetworkSpec(arguments.study, seeds=arguments.seeds or 3, **given)
-    _set_aside(arguments, swalp, lambda: next(swalp.trajectories(spec, data_dir, device)))
+    commandline.begin_anew(arguments, swalp.set_aside, lambda: next(swalp.trajectories(spec, data_dir, device)))
     with tqdm(unit="sample", unit_scale=True, disable=arguments.quiet or None, leave=False) as bar:
 
         def begun(trajectory) -> None:
@@ -202,18 +191,9 @@ def _network(arguments: argparse.Namespace, given: dict) -> list[str]:
     return [swalp.table(spec, rows), *swalp.describe(spec, rows), *others]
 
 
-def _set_aside(arguments: argparse.Namespace, study, check) -> None:
-    if arguments.fresh:
-        check()  # as without data, for example, the old results should stay where they are
-    if arguments.fresh and (aside := study.set_aside(arguments.out)) and not arguments.quiet:
-        print(f"The old results are in {aside}", flush=True)
-
-
 def interrupted(arguments: argparse.Namespace) -> str:
     """Say how to go on."""
-    kept = "Finished epochs" if arguments.study in NETWORKS else "Finished runs"
-    command = "the same command without --fresh" if arguments.fresh else "the same command"
-    return f"Interrupted. {kept} are kept in {arguments.out}; {command} goes on from there."
+    return commandline.how_to_go_on(arguments, "Finished epochs" if arguments.study in NETWORKS else "Finished runs")
 
 
 if __name__ == "__main__":

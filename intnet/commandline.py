@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -41,6 +41,24 @@ class Parser(argparse.ArgumentParser):
             else:
                 joined.append(word)
         return super().parse_args(joined, namespace)
+
+    def add_usual(self, folder_name: str) -> None:
+        """Add the options that every study has; `folder_name` is what the help calls the default results folder."""
+        threads = integer(range(1, 1025))
+        self.add_argument("--threads", type=threads, metavar="N", help="the bits are the same (default: all cores)")
+        self.add_argument("--out", type=folder, metavar="DIR", help=f"results folder (default: {folder_name})")
+        self.add_argument("--fresh", action="store_true", help="set an old folder aside under a dated name and begin anew")
+        self.add_argument("--no-plots", action="store_true", help="write no picture")
+        self.add_argument("--quiet", action="store_true", help="no progress bar, no report")
+
+    def refuse_foreign(self, arguments: argparse.Namespace, own: Mapping[str, tuple[str, ...]]) -> None:
+        """End with exit code 2 if an option was given that the study asked for does not have; `own` names those that do."""
+        for name, studies in own.items():
+            if getattr(arguments, name) is not None and arguments.study not in studies:
+                option = f"--{name.replace('_', '-')}"
+                self.error(
+                    f"{option} belongs to --study {' or '.join(studies)}, got it with --study {arguments.study}; leave it out"
+                )
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2 and one line."""
@@ -98,6 +116,22 @@ def number(text: str) -> float:
     raise argparse.ArgumentTypeError(f"got {text!r}; allowed is a number")
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Read words ``a,b``."""
+    return tuple(text.split(","))
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read real numbers ``0.1,2``."""
+    return tuple(number(word) for word in text.split(","))
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Read integers of at least 1, ``3,5``."""
+    read = integer(range(1, 2**31))
+    return tuple(read(word) for word in text.split(","))
+
+
 def sizes(text: str) -> tuple[int, ...]:
     """Read numbers of units ``100,50``; ``none`` is none.
 
@@ -120,6 +154,24 @@ def folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("got ''; allowed is the path of a folder, '.' for the current one")
     return Path(text)
+
+
+def begin_anew(
+    arguments: argparse.Namespace, set_aside: Callable[[Path], Path | None], check: Callable[[], object] = lambda: None
+) -> None:
+    """Set the old results aside, if that is asked for, and what is asked for can be done: `check` raises if it cannot."""
+    if not arguments.fresh:
+        return
+    check()
+    if (aside := set_aside(arguments.out)) and not arguments.quiet:
+        sys.stdout.write(f"The old results are in {aside}\n")
+        sys.stdout.flush()
+
+
+def how_to_go_on(arguments: argparse.Namespace, kept: str) -> str:
+    """Return the line for Ctrl-C: what is kept, and how to go on."""
+    command = "the same command without --fresh" if arguments.fresh else "the same command"
+    return f"Interrupted. {kept} are kept in {arguments.out}; {command} goes on from there."
 
 
 def run(
