@@ -164,6 +164,8 @@ class Network:
             If there is no such device, or none that can be used (DeviceError).
         """
         device, parameters = kernels.resolve_device(device), self.parameters
+        if device == "gpu" and (kind := self.compressed()):
+            raise InputError(f"{kind} computes on the CPU; use device cpu, or take it away (intnet.compression)")
         self._awaited = None  # what layers keep for a backward pass stays behind
         for layer in self.layers.walk():
             layer.forget()
@@ -181,6 +183,13 @@ class Network:
         for quantizer in self.quantizers():
             quantizer.collect()
         return self
+
+    def compressed(self) -> str:
+        """Say what has coded weights or a mask, the first that has, such as ``"the mask of dense1.weight"``; or nothing."""
+        for layer in self.layers.walk():
+            if isinstance(layer, Product) and (layer.coding is not None or "inputs" in layer.quantizers):
+                return f"layer {layer.name!r} with coded weights or inputs"
+        return next((f"the mask of {one.name}" for one in self.parameters if one.mask is not None), "")
 
     def __getstate__(self) -> dict[str, Any]:
         """Refuse to be copied or pickled from a GPU."""

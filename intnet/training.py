@@ -156,8 +156,8 @@ class Trainer:
         return (keys & np.uint64(2**32 - 1)).astype(np.int64)
 
     def run(
-        self, test: Batches | None = None, *, after: Callable[["Trainer"], None] | None = None,
-        progress: Callable[[int], object] | None = None,
+        self, test: Batches | None = None, *, before: Callable[["Trainer"], None] | None = None,
+        after: Callable[["Trainer"], None] | None = None, progress: Callable[[int], object] | None = None,
     ) -> list[Epoch]:  # fmt: skip
         """Train to the end of the schedule, from wherever the trainer is.
 
@@ -165,6 +165,9 @@ class Trainer:
         ----------
         test : Batches, optional
             Evaluated after every epoch.
+        before : callable, optional
+            Called before every epoch, to prune the weights, for example; a resumed training calls it again before the epoch in
+            which it was stopped.
         after : callable, optional
             Called after every epoch, to save a checkpoint, for example.
         progress : callable, optional
@@ -176,6 +179,8 @@ class Trainer:
             The history so far.
         """
         while self.epoch < self.epochs and self.died is None:
+            if before is not None:
+                before(self)
             self.run_epoch(test, progress=progress)
             if after is not None:
                 after(self)
@@ -191,10 +196,15 @@ class Trainer:
         order = self.order(self.epoch)
         outputs = np.zeros((len(order), *self.network.output_shape))
         life = _Life(self.network, self._silent, self._still) if self.watch else None
+        masked = [one for one in self._parameters if one.mask is not None]
+        if self.optimizer.has_other_weights and (kind := self.network.compressed()):
+            raise InputError(f"{kind} is trained by SGD or SWALP; {type(self.optimizer).__name__} keeps weights of its own")
         done = 0
         for number, rows in enumerate(self._batches(order)):
             step = Step(self.epoch * self.steps_per_epoch + number, self.seed, True)
             made = self.step(rows, rate, step)
+            for parameter in masked:
+                parameter.enforce()
             self.optimizer.after_step(self._parameters, step.number + 1, self.steps_per_epoch)
             if self.network.device != "cpu":
                 made = made.moved("cpu")

@@ -75,6 +75,10 @@ class OneLayer:
             raise InputError(
                 f"layer {name!r} must be a convolution of one group, without bias, of weights in fixed point without a copy"
             )
+        if layer.coding is not None or "inputs" in layer.quantizers:
+            raise InputError(
+                f"layer {name!r} has coded weights or inputs; changes of single weights are of weights as they are"
+            )
         if network.device != "cpu":
             raise InputError("this network lives on a GPU; move it back with network.to('cpu')")
         if type(network.loss) is not CrossEntropy:
@@ -211,7 +215,7 @@ class OneLayer:
         before = int(self.losses(batch).exact()[0])
         by_channel = self._by_channel()
         if by_channel:
-            made, _ = self.layer.accumulated(self._inputs)
+            made, _, _ = self.layer.accumulated(self._inputs)
             sums, exponent = made.mantissa.astype(np.int64), made.exponent.item()
             y = self.layer.bring(QTensor.trusted(sums, exponent), "activation", _STEP)
             padded = np.pad(self._inputs.mantissa.astype(np.int64), ((0, 0), *_sides(self.layer.padding), (0, 0)))

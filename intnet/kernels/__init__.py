@@ -27,6 +27,8 @@ from intnet.kernels.activation import (
     sign_backward,
     tanh_backward,
 )
+from intnet.kernels.codes import SUM_BITS as CODED_BITS
+from intnet.kernels.codes import combine_coded
 from intnet.kernels.combine import add_bias, alignment, alignment_of_one, divide_rows, linear_combination
 from intnet.kernels.convolution import conv2d, conv2d_backward_input, conv2d_backward_weights, output_size
 from intnet.kernels.dense import Rounded, RoundedProduct, multiply_transposed
@@ -121,6 +123,7 @@ from intnet.kernels.update import Factors, Target, Update, Updates, new_counters
 
 __all__ = [
     "CLIP",
+    "CODED_BITS",
     "COUNTERS",
     "COUNT_LOST",
     "COUNT_SATURATED",
@@ -160,6 +163,7 @@ __all__ = [
     "alignment_of_one",
     "argmax_rows",
     "bounds_of",
+    "combine_coded",
     "conv2d",
     "conv2d_backward_input",
     "conv2d_backward_weights",

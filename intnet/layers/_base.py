@@ -72,6 +72,8 @@ class Parameter:
         Exact, as the accumulator left it; set by the backward pass.
     decays : bool
         Whether weight decay acts on it.
+    mask : bool, its shape, or None
+        False where it is held at zero, see :meth:`enforce`; None: nowhere.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Parameter:
         self.master: QTensor | None = None
         self.momentum: QTensor | None = None
         self.gradient: QTensor | None = None
+        self.mask: NDArray[np.bool_] | None = None
         start = self._start(initial, self.quantizers[stored].role, scale)
         if recipe.master is None:
             self.value = start
@@ -218,9 +221,20 @@ class Parameter:
             tensor = self.master = self.quantizers["master"](tensor, step)
         self.value = self.quantizers["weight"](tensor, step)
 
+    def enforce(self) -> None:
+        """Set what the mask holds at zero to zero, where the parameter is stored and where it is used; not its momentum.
+
+        The trainer does so after every step. What was not masked keeps its integers and its exponent.
+        """
+        if self.mask is None:
+            return
+        for tensor in (self.value, self.master):
+            if tensor is not None:
+                np.multiply(tensor.mantissa, self.mask, out=tensor.mantissa)
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return what must be saved to go on with the same bits."""
-        arrays = {}
+        arrays: dict[str, NDArray[Any]] = {} if self.mask is None else {f"{self.name}/mask": self.mask.copy()}
         for part in ("value", "master", "momentum"):
             tensor = getattr(self, part)
             if tensor is not None:
@@ -254,6 +268,10 @@ class Parameter:
                 raise InputError(f"{key} leaves its format {quantizer.format}")
             tensor = QTensor(np.array(mantissa, order="C"), np.array(exponent), quantizer.format)
             setattr(self, part, tensor.moved(device))
+        mask = arrays.get(f"{self.name}/mask")
+        if mask is not None and (mask.dtype != np.bool_ or mask.shape != self.shape):
+            raise InputError(f"{self.name}/mask holds {mask.dtype} of shape {mask.shape}, and the shape is {self.shape}")
+        self.mask = None if mask is None else np.array(mask)
 
 
 class Layer:

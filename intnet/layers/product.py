@@ -17,6 +17,7 @@ from intnet.errors import InputError
 from intnet.formats import BlockFloat, Fixed, Overflow, Rounding
 from intnet.kernels.convolution import Padding, Pair
 from intnet.layers._base import Build, Layer, Parameter, Quantizer, Seen, Shape, Step, aligned, magnitude_bits
+from intnet.layers.coded import Coded, Coding, as_accumulator, coded_sums
 from intnet.tensor import QTensor
 from intnet.tensor.qtensor import Integers
 
@@ -37,6 +38,8 @@ class Product(Layer):
         self.weight: Parameter
         self.bias: Parameter | None = None
         self.gives_input_gradient = True
+        self.coding: Coding | None = None
+        """How weights become the codes that products are made with; None: products are made with the weights."""
         self._x: QTensor | None = None
 
     def _make(self, build: Build, shape: Shape, fan_in: int, fan_out: int) -> None:
@@ -59,6 +62,15 @@ class Product(Layer):
         self.gives_input_gradient = False
         return True
 
+    def describe(self) -> str:
+        """Return its kind and settings, and how its weights and inputs are coded."""
+        inputs = self.quantizers.get("inputs")
+        return "".join((
+            super().describe(),
+            "" if self.coding is None else f", weights coded: {self.coding}",
+            "" if inputs is None else f", inputs coded: {inputs.role}",
+        ))  # fmt: skip
+
     # Geometry, in the subclasses: sums, and how many left the accumulator
 
     def _forward(self, x: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:
@@ -74,6 +86,8 @@ class Product(Layer):
 
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Multiply by the weights, add the biases, round."""
+        if "inputs" in self.quantizers:
+            x = self.bring(x, "inputs", step)
         y = self._outputs(x, step)
         if step.training:
             self._x = x
@@ -87,11 +101,21 @@ class Product(Layer):
         return self._input_gradient(dy, step) if self.gives_input_gradient else dy
 
     def used(self) -> QTensor:
-        """Return the weights that products are made with."""
+        """Return the weights that products are made with, where they are not coded."""
         return self.weight.value
 
-    def accumulated(self, x: QTensor) -> tuple[QTensor, int]:
-        """Return the sums of products, before bias and rounding, and how many of them left the accumulator."""
+    def accumulated(self, x: QTensor, apart: bool = False) -> tuple[QTensor, int, int]:
+        """Return the sums of products, before bias and rounding, and how many of how many sums left the accumulator.
+
+        Of coded weights they are rounded down with a sticky bit, all samples at one place unless `apart`.
+        """
+        if self.coding is not None:
+            coded = self.coding(self.weight)
+            values, left, count, exponent = coded_sums(
+                coded, lambda weights: self._forward(x.mantissa, weights, **self._width), self._alone(coded, 0),
+                apart or x.exponent.size > 1, self.name,
+            )  # fmt: skip
+            return as_accumulator(values, x.exponent, exponent), left, count
         weights = self.used()
         sums, left = self._forward(x.mantissa, weights.mantissa, **self._width)
         exponent = x.exponent
@@ -103,14 +127,29 @@ class Product(Layer):
             exponent = exponent + weights.exponent.flat[0]
         else:
             exponent = exponent.reshape((-1,) + (1,) * (sums.ndim - 1)) + weights.exponent.flat[0]
-        return QTensor.trusted(sums, exponent), left
+        return QTensor.trusted(sums, exponent), left, sums.size
+
+    def _alone(self, coded: Coded, axis: int) -> Shape | None:
+        """Return the shape of weights of ones that are alone along the axis of the outputs, 0, or of the inputs, -1."""
+        shape = list(coded.codes.shape)
+        shape[axis] = 1
+        return tuple(shape)
 
     def _outputs(self, x: QTensor, step: Step) -> QTensor:
-        made, left = self.accumulated(x)
+        made, left, count = self.accumulated(x, not step.training or self.quantizers["activation"].by_row)
         if self.bias is not None:
             left += self._add_bias(made.mantissa, made.exponent)
-        self._left(left, made.mantissa.size, "forward", step)
+        self._left(left, count, "forward", step)
+        self._check_place(made, "activation")
         return self.bring(made, "activation", step)
+
+    def _check_place(self, made: QTensor, role: str) -> None:
+        """Refuse a format in which quotients would be cut two bits or fewer above their last place: it needs the rest."""
+        form = self.quantizers[role].format
+        if self.coding is not None and isinstance(form, Fixed) and -form.fraction_bits - int(made.exponent.max()) < 2:
+            raise InputError(
+                f"layer {self.name!r}: {form} is finer than sums with coded weights are known; use fewer fraction bits ({role})"
+            )
 
     def _leave_gradients(self, x: QTensor, dy: QTensor, step: Step) -> None:
         bits = self.recipe.alignment
@@ -127,6 +166,16 @@ class Product(Layer):
             self.bias.gradient = QTensor.trusted(totals, int(errors.exponent.flat[0]))
 
     def _input_gradient(self, dy: QTensor, step: Step) -> QTensor:
+        if self.coding is not None:
+            coded = self.coding(self.weight)
+            values, left, count, exponent = coded_sums(
+                coded, lambda weights: self._backward_input(dy.mantissa, weights, **self._width), self._alone(coded, -1),
+                dy.exponent.size > 1 or self.quantizers["error"].by_row, self.name,
+            )  # fmt: skip
+            self._left(left, count, "backward", step)
+            made = as_accumulator(values, dy.exponent, exponent)
+            self._check_place(made, "error")
+            return self.bring(made, "error", step)
         weights = aligned(self.used(), self.recipe.alignment)
         sums, left = self._backward_input(dy.mantissa, weights.mantissa, **self._width)
         self._left(left, sums.size, "backward", step)
@@ -139,7 +188,8 @@ class Product(Layer):
         bias, groups = self.bias.value, exponent.shape[0]
         outputs = sums.shape[sums.ndim - 1]
         rows = sums.size // outputs
-        width = (self.recipe.accumulator_bits, self._saturates)
+        # sums with coded weights have left the accumulator: they are combined in 64 bits
+        width = (self.recipe.accumulator_bits if self.coding is None else 64, self._saturates)
         if exponent.size == 1 and bias.exponent.size == 1:
             left_shift = int(bias.exponent.flat[0]) - int(exponent.flat[0])
             if 0 <= left_shift <= 62 - magnitude_bits(bias) and kernels.on_device(sums):
@@ -209,9 +259,12 @@ class Dense(Product):
 
     def forward_clamped(self, x: QTensor, step: Step) -> QTensor:
         """Return ``max(y, 0)`` of what `forward` returns."""
+        if "inputs" in self.quantizers:
+            x = self.bring(x, "inputs", step)
         y = self._at_once("activation", x, "forward", step, self._added, b_transposed=True, clamps=True)
         if y is None:
-            y = super().forward(x, step)
+            y = self._outputs(x, step)
+            self._x = x
             return QTensor.trusted(kernels.relu(y.mantissa), y.exponent, y.format)
         self._x = x
         return y
@@ -302,7 +355,7 @@ class Dense(Product):
 
     def _product(self, quantizer: Quantizer, step: Step) -> kernels.RoundedProduct | None:
         """Return how products are rounded by a quantizer in training, made once; None if not in one call."""
-        if not step.training or quantizer.by_row or quantizer.fails or self._fails:
+        if not step.training or quantizer.by_row or quantizer.fails or self._fails or self.coding is not None:
             return None
         to, product = quantizer.prepared(step.seed), self._products.get(quantizer.role_name)
         if product is None or product.to is not to:
@@ -380,6 +433,9 @@ class Conv2D(Product):
         self._make(build, (self.outputs, kh, kw, channels), kh * kw * channels, fan_out)
         self._geometry: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "groups": self.groups}
         return (height, width, self.outputs)
+
+    def _alone(self, coded: Coded, axis: int) -> Shape | None:
+        return super()._alone(coded, axis) if self.groups == 1 else None
 
     def _forward(self, x: Integers, weights: Integers, **options: Any) -> tuple[Integers, int]:
         return kernels.conv2d(x, weights, **self._geometry, **options)

@@ -77,6 +77,9 @@ class SGD:
     rounds_momentum_last: ClassVar[bool] = False
     """Whether weights move by the exact momentum, which is rounded, to be stored, afterwards."""
 
+    has_other_weights: ClassVar[bool] = False
+    """Whether it keeps weights of its own, and passes with these: then masks and codes, which it does not know, are refused."""
+
     def __init__(self, rate: Any, momentum: Any = 0, decay: Any = 0) -> None:
         self.schedule = rate if isinstance(rate, Schedule) else Schedule(Factor.of(rate))
         self.momentum, self.decay = Factor.of(momentum), Factor.of(decay)

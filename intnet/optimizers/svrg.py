@@ -94,6 +94,7 @@ class SVRG(SGD):
     """
 
     kind: ClassVar[str] = "svrg"
+    has_other_weights: ClassVar[bool] = True
 
     def __init__(self, rate: Any, decay: Any = 0, *, period: int) -> None:
         super().__init__(rate, 0, decay)
