@@ -32,6 +32,7 @@ ROOMS = {
     "online": {"errors", "formats", "arithmetic", "kernels", "jobs"},
     "regression": {"errors", "formats", "kernels", "jobs", "optimizers", "random"},
     "bit_centering": {"errors", "formats", "arithmetic", "jobs", "kernels", "optimizers", "random", "regression"},
+    "compression": {"errors", "formats", "kernels", "layers", "network", "optimizers", "recipe", "tensor"},
     "gradients": {"errors", "formats", "arithmetic", "kernels", "layers", "losses", "network", "random", "tensor"},
     "sweeps": {"errors", "files", "formats", "online"},
     "studies": {
@@ -46,6 +47,7 @@ ROOMS = {
         "online",
         "sweeps",
         "checkpoint",
+        "compression",
         "inputs",
         "kernels",
         "layers",

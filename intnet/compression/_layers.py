@@ -1,0 +1,26 @@
+"""Which layers are meant."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from intnet.errors import InputError
+from intnet.layers.product import Product
+from intnet.network import Network
+
+
+def choose(network: Network, layers: str | Iterable[str]) -> list[Product]:
+    """Return the layers with weights to multiply by whose names are given, or match patterns, in the network's order.
+
+    Raises
+    ------
+    InputError
+        If a name or pattern matches none.
+    """
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    every = [layer for layer in network.layers.walk() if isinstance(layer, Product)]
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not any(fnmatchcase(layer.name, pattern) for layer in every):
+            raise InputError(
+                f"no layer with weights is called {pattern!r}; there are {', '.join(layer.name for layer in every)}"
+            )
+    return [layer for layer in every if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
