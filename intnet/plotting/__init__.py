@@ -6,6 +6,13 @@ Every function returns a `matplotlib.figure.Figure` that belongs to no window an
 
 from intnet.plotting.averages import plot_averages
 from intnet.plotting.cliffs import plot_cliffs, plot_surface
+from intnet.plotting.compression import (
+    plot_pruning,
+    plot_quantization,
+    plot_sparse_bits,
+    plot_sparse_descent,
+    plot_sparsity,
+)
 from intnet.plotting.gradients import (
     plot_best,
     plot_cosines,
@@ -27,8 +34,13 @@ __all__ = [
     "plot_decrease",
     "plot_linear",
     "plot_logistic",
+    "plot_pruning",
+    "plot_quantization",
     "plot_rosenbrock",
     "plot_signs",
+    "plot_sparse_bits",
+    "plot_sparse_descent",
+    "plot_sparsity",
     "plot_surface",
     "plot_telemetry",
     "plot_test_accuracy",

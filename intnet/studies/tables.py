@@ -6,7 +6,7 @@ What is in the table need not be run again, so a study that was stopped goes on 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -90,8 +90,9 @@ def _fields(kind: type) -> Mapping[str, type]:
 
 @contextmanager
 def opened(
-    folder: Path | str, name: str, kind: type[Row], config: Mapping[str, Any], made: Mapping[str, Any]
-) -> Iterator[Table]:
+    folder: Path | str, name: str, kind: type[Row], config: Mapping[str, Any], made: Mapping[str, Any],
+    beside: Collection[str] = (),
+) -> Iterator[Table]:  # fmt: skip
     """Take a folder for a study: read the table in it, if there is one. While it is open no other run can use the folder.
 
     Parameters
@@ -106,6 +107,8 @@ def opened(
         What must be equal for rows to belong together; a key that the stored configuration lacks is different.
     made : mapping
         What else is written beside it, such as versions.
+    beside : collection of str
+        What may be in the folder before the configuration is.
 
     Raises
     ------
@@ -127,7 +130,8 @@ def opened(
         table = Table(folder / name, kind)
         with files.explained(folder):
             stored = _read_config(folder)
-            if stored is None and (others := sorted(path.name for path in folder.iterdir() if path.name[0] != ".")):
+            present = {path.name for path in folder.iterdir() if path.name[0] != "."} - {*beside}
+            if stored is None and (others := sorted(present)):
                 raise StudyError(f"{folder} holds {others[0]}, but no {CONFIG} of a study; {_AGAIN}")
             if stored is not None:
                 _compare(folder, stored, config)
@@ -138,7 +142,8 @@ def opened(
         try:
             yield table
         except InputError:  # what was asked for cannot be done: it does not claim the folder
-            if stored is None and not [path for path in folder.iterdir() if path.name[0] != "." and path.name != CONFIG]:
+            left = {path.name for path in folder.iterdir() if path.name[0] != "."}
+            if stored is None and left <= {CONFIG, *beside}:
                 (folder / CONFIG).unlink(missing_ok=True)
             raise
 

@@ -53,6 +53,9 @@ class Trajectory(Generic[Row]):
         """Whether there is nothing left to train."""
         return self.trainer.epoch == self.trainer.epochs or self.trainer.died is not None
 
+    def before(self, trainer: Trainer) -> None:
+        """Do what is to be done before an epoch; again, when a training that was stopped within it goes on."""
+
     def evaluate(self) -> list[Row]:
         """Return the rows of the epoch that has just ended."""
         raise NotImplementedError
@@ -120,7 +123,7 @@ def train(
             write_tables()
         if begun is not None:
             begun(trajectory)
-        trainer.run(after=keep, progress=progress)
+        trainer.run(before=trajectory.before, after=keep, progress=progress)
 
 
 def _resume(trajectory: Trajectory, path: Path) -> None:
