@@ -12,7 +12,7 @@ import time
 WIDTH = 0.125
 
 
-def trainer_of(recipe: str, optimizer, batch: int, width: float):
+def trainer_of(recipe: str, optimizer, batch: int, width: float, model: str = "resnet18"):
     import numpy as np
 
     from intnet import models
@@ -22,7 +22,7 @@ def trainer_of(recipe: str, optimizer, batch: int, width: float):
     from intnet.tensor import quantize
     from intnet.training import Trainer
 
-    network = Network(models.make_model("resnet18", 10, width), (32, 32, 3), recipe)
+    network = Network(models.make_model(model, 10, width), (32, 32, 3), recipe)
     form = network.recipe.activation.format
     form = BlockFloat(form.word_bits) if isinstance(form, BlockFloat) else form
     images = quantize(np.random.default_rng(0).normal(size=(batch, 32, 32, 3)), form)
