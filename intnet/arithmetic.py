@@ -768,7 +768,7 @@ def divide_sticky(value, divisor):
 
 @jit
 def divide_sticky_by_ones(value, bits):
-    """Return ``divide_sticky(value, 2**bits - 1)`` without a division; `bits` in 2..31.
+    """Return ``divide_sticky(value, 2**bits - 1)`` without a division; `bits` in 2..31, ``abs(value) <= 2**62``.
 
     1 / (2**b - 1) is 2**-b (1 + 2**-b) (1 + 2**-2b) ..: cut after each factor, that is up to 10 too small, and twice mended.
 

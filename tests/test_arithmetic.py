@@ -121,6 +121,24 @@ def test_divide_ties_even_of_every_int8():
         assert arithmetic.divide_ties_even(*int64(value, divisor)) == round(Fraction(value, divisor))
 
 
+@pytest.mark.parametrize("values", [INT8, EDGES], ids=["every int8", "around powers of two"])
+def test_dividing_by_a_word_of_ones(values):
+    """The floor, odd unless the quotient is exact: as of `divide_sticky`; not next to -2**63, where a step leaves the word."""
+    values = [value for value in values if value > 2**35 - 2**63]
+    for value, bits in itertools.product(values, range(2, 32)):
+        quotient, rest = divmod(value, 2**bits - 1)
+        assert arithmetic.divide_sticky_by_ones(*int64(value, bits)) == quotient | (rest != 0)
+
+
+@given(INT64, st.integers(2, 31), st.integers(0, 62), st.sampled_from((-1, 0, 1)))
+def test_dividing_by_a_word_of_ones_next_to_its_multiples(value, bits, down, off):
+    ones = 2**bits - 1
+    for near in (value >> down, (value >> down) // ones * ones + off):
+        if 2**35 - 2**63 < near < 2**63:
+            quotient, rest = divmod(near, ones)
+            assert arithmetic.divide_sticky_by_ones(*int64(near, bits)) == quotient | (rest != 0)
+
+
 @pytest.mark.parametrize("values", [INT8, FEW_EDGES], ids=["every int8", "around powers of two"])
 def test_soft_threshold(values):
     for value, threshold in itertools.product(values, (0, 1, 2, 7, 127, 128, 2**40, 2**62)):

@@ -9,7 +9,7 @@ References
 Han et al. 2015, Learning both Weights and Connections for Efficient Neural Networks, arXiv:1506.02626.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from intnet.compression._layers import choose
 from intnet.errors import InputError
-from intnet.layers import Conv2D, Parameter
+from intnet.layers import BinaryConv2D, Conv2D, Parameter
 from intnet.layers.product import Product
 from intnet.network import Network
 from intnet.tensor import QTensor
@@ -29,7 +29,7 @@ Magnitudes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sparsity:
-    """How many of a layer's weights are zero, as products see them before any coding: in the weight's own format.
+    """How many of a layer's weights are zero, of those that are stored: in the wider copy, where there is one.
 
     Attributes
     ----------
@@ -49,8 +49,9 @@ class Sparsity:
 
 
 def prunable(network: Network) -> list[str]:
-    """Return the layers that are pruned unless others are named: all that multiply by weights, but 1x1 shortcuts."""
-    layers = [layer for layer in network.layers.walk() if isinstance(layer, Product)]
+    """Return the layers that are pruned unless others are named: all that multiply by weights, but 1x1 shortcuts and signs."""
+    kinds = [layer for layer in network.layers.walk() if isinstance(layer, Product)]
+    layers = [layer for layer in kinds if not isinstance(layer, BinaryConv2D)]
     return [layer.name for layer in layers if not _is_projection(layer)]
 
 
@@ -107,7 +108,8 @@ def prune_globally(
     """
     share, chosen = _share(percentile), _weights(network, layers)
     found = {name: magnitudes(parameter) for name, parameter in chosen.items()}
-    least = min(exponent for _, exponent in found.values())
+    least = min((exponent for values, exponent in found.values() if values.any()), default=0)
+    found = {name: (values, exponent if values.any() else least) for name, (values, exponent) in found.items()}
     room = max(int(values.max(initial=0)).bit_length() + exponent - least for values, exponent in found.values())
     if room > _ROOM:
         raise InputError(f"weights of these layers span {room} bits and may span {_ROOM}; prune them by layers")
@@ -218,5 +220,7 @@ def _share(percentile: Any) -> Fraction:
 def _weights(network: Network, layers: str | Iterable[str] | None) -> dict[str, Parameter]:
     if network.device != "cpu":
         raise InputError("this network lives on a GPU; move it back with network.to('cpu')")
-    names: Sequence[str] = prunable(network)
-    return {layer.name: layer.weight for layer in choose(network, names if layers is None else layers)}
+    chosen = choose(network, prunable(network) if layers is None else layers)
+    if signs := [layer.name for layer in chosen if isinstance(layer, BinaryConv2D)]:
+        raise InputError(f"layer {signs[0]!r} multiplies by signs, which are never zero; name other layers")
+    return {layer.name: layer.weight for layer in chosen}

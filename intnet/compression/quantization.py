@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from intnet import kernels
 from intnet.compression._layers import choose
 from intnet.errors import InputError
-from intnet.formats import BlockFloat
+from intnet.formats import BlockFloat, Overflow, Rounding
 from intnet.layers import (
     AvgPool2D,
     BinaryConv2D,
@@ -80,7 +80,7 @@ class WeightCoding:
     Notes
     -----
     The ends of the range are integers of at most 16 bits: of longer words the least weight is rounded down to one, and the
-    greatest up.
+    greatest up. Words of more than 48 bits are first rounded to 48, and weights of different exponents brought to one.
 
     Examples
     --------
@@ -110,6 +110,9 @@ class WeightCoding:
         """Return the codes of a parameter as it is stored now."""
         stored = aligned(weight.stored, _STORED_BITS)
         values, exponent = stored.mantissa.reshape(-1).astype(np.int64), int(stored.exponent.flat[0])
+        if (drop := kernels.max_magnitude(values).bit_length() - _STORED_BITS + 1) > 0:
+            nearest = Rounding.TIES_EVEN.code, Overflow.SATURATE.code
+            values, exponent = kernels.requantize(values, drop, *nearest, _STORED_BITS).astype(np.int64), exponent + drop
         some = values if weight.mask is None else values[weight.mask.reshape(-1)]
         least, greatest = kernels.extremes(some) if some.size else (0, 0)
         code = self._ratio if self.scale == "ratio" else self._power
@@ -244,9 +247,9 @@ def _chosen(network: Network, layers: str | Iterable[str] | None) -> list[Produc
     if network.device != "cpu":
         raise InputError("this network lives on a GPU; move it back with network.to('cpu')")
     names: Any = quantizable(network) if layers is None else layers
-    chosen = choose(network, names)
-    if not chosen:
+    if layers is None and not names:
         raise InputError("this network has no layers between its first and its last; name the layers to be quantized")
+    chosen = choose(network, names)
     if binary := [layer.name for layer in chosen if isinstance(layer, BinaryConv2D)]:
         raise InputError(f"the weights of layer {binary[0]!r} are signs already; name other layers")
     return chosen

@@ -89,8 +89,8 @@ def _integers(values: ArrayLike) -> Integers:
     given = np.asarray(values)
     if given.dtype.kind != "i":
         raise InputError(f"values are signed integers (mantissas), got {given.dtype}")
-    if given.size and int(given.min()) < -_MOST:
-        raise InputError(f"values are of magnitudes up to 2**61, got {given.min()}")
+    if given.size and max(-int(given.min()), int(given.max())) > _MOST:
+        raise InputError(f"values are of magnitudes up to 2**61, got {given.min()} to {given.max()}")
     return given.astype(np.int64)
 
 
@@ -160,7 +160,10 @@ class SparseDescent:
     word_bits: int | None = None
 
     def __post_init__(self) -> None:
-        x, y = np.asarray(self.x), np.asarray(self.y)
+        try:
+            x, y = np.asarray(self.x), np.asarray(self.y)
+        except ValueError:
+            raise InputError("least squares take integers, (samples, features), got rows of different lengths") from None
         if x.dtype.kind != "i" or y.dtype.kind != "i" or x.ndim != 2 or y.shape != x.shape[:1] or not x.size:
             raise InputError(f"least squares take integers, (samples, features) and (samples,), got {x.shape} and {y.shape}")
         if self.method not in METHODS:
@@ -171,7 +174,9 @@ class SparseDescent:
         word = bits + 8 if self.word_bits is None else self.word_bits
         if isinstance(word, bool) or not isinstance(word, (int, np.integer)) or not 2 <= word <= 62:
             raise InputError(f"a word has 2..62 bits here, got {word!r}")
-        if isinstance(self.keep, bool) or not isinstance(self.keep, (int, np.integer)) or not 0 <= self.keep <= x.shape[1]:
+        keeps = self.method in ("projected", "trimmed")
+        wrong = isinstance(self.keep, bool) or not isinstance(self.keep, (int, np.integer))
+        if wrong or (keeps and not 0 <= self.keep <= x.shape[1]):
             raise InputError(f"of {x.shape[1]} weights 0..{x.shape[1]} can be kept, got {self.keep!r}")
         if (self.parameter is None) != (self.method in ("gd", "projected")):
             raise InputError(f"l1, proximal and trimmed have a parameter, the others none, got {self.parameter!r}")
@@ -185,6 +190,7 @@ class SparseDescent:
         most = max(
             sum(2 * row[j] * residual for row, residual in zip(sizes, residuals, strict=True)) for j in range(x.shape[1])
         )
+        most = max(most, *(abs(int(t)) << int(bits) for t in y))
         if most + penalty >= _MOST:
             raise InputError(
                 f"gradients of weights of {word} bits may take {(most + penalty).bit_length()} bits and may take 61; use "

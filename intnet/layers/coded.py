@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from intnet import kernels
 from intnet.errors import InputError
-from intnet.layers._base import Parameter
+from intnet.formats import Fixed
+from intnet.layers._base import Parameter, Quantizer
 from intnet.tensor import QTensor
 from intnet.tensor.qtensor import Integers
+
+_BIAS_BITS = 61
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,12 @@ class Coding(Protocol):
 
 
 def coded_sums(
-    coded: Coded, multiply: Callable[[Integers], tuple[Integers, int]], alone: tuple[int, ...] | None, apart: bool, name: str
+    coded: Coded,
+    multiply: Callable[[Integers], tuple[Integers, int]],
+    alone: tuple[int, ...] | None,
+    apart: bool,
+    name: str,
+    limits: NDArray[np.int64] | None = None,
 ) -> tuple[Integers, int, int, NDArray[np.int64]]:
     """Return the products with coded weights as an accumulator.
 
@@ -72,6 +80,8 @@ def coded_sums(
         Whether every sample keeps as many bits as it has room for; else all keep as many as the largest sum leaves.
     name : str
         The layer's.
+    limits : (samples or 1,) int64, optional
+        By how many bits the sums may be shifted up at most.
 
     Returns
     -------
@@ -102,8 +112,38 @@ def coded_sums(
             f"layer {name!r}: sums with coded weights take {bound.bit_length()} bits and may take {kernels.CODED_BITS}; use "
             "shorter words for its activations or errors"
         )
-    values, ups = kernels.combine_coded(sums, under, coded.scale, coded.offset, coded.divisor, bound, apart)
+    values, ups = kernels.combine_coded(sums, under, coded.scale, coded.offset, coded.divisor, bound, apart, limits)
     return values, left, count, coded.exponent - ups
+
+
+def room_for(bias: Parameter | None, exponent: NDArray[np.int64], coded: Coded, name: str) -> NDArray[np.int64] | None:
+    """Return by how many bits sums may be shifted up so that biases, at their exponent, still have room; None: by any.
+
+    Raises
+    ------
+    InputError
+        If they have none as it is.
+    """
+    if bias is None or not (largest := kernels.max_magnitude(bias.value.mantissa)):
+        return None
+    reaches = largest.bit_length() + int(bias.value.exponent.max())
+    limits = exponent.reshape(-1) + (coded.exponent + _BIAS_BITS - reaches)
+    if (limits < 0).any():
+        raise InputError(
+            f"layer {name!r}: its biases reach {_BIAS_BITS - int(limits.min())} bits above the unit of sums with coded weights "
+            f"and may reach {_BIAS_BITS}; use fewer fraction bits for its activations and weights"
+        )
+    return limits
+
+
+def check_place(made: QTensor, quantizer: Quantizer) -> None:
+    """Refuse a format whose unit is less than four times that of sums: these are quotients, which are not known further."""
+    form = quantizer.format
+    if isinstance(form, Fixed) and -form.fraction_bits - int(made.exponent.max()) < 2:
+        raise InputError(
+            f"layer {quantizer.tensor!r}: {form} is finer than sums with coded weights are known; use fewer fraction bits "
+            f"({quantizer.role_name})"
+        )
 
 
 def as_accumulator(values: Integers, exponent: NDArray[np.int64], more: NDArray[np.int64]) -> QTensor:

@@ -17,7 +17,7 @@ from intnet.errors import InputError
 from intnet.formats import BlockFloat, Fixed, Overflow, Rounding
 from intnet.kernels.convolution import Padding, Pair
 from intnet.layers._base import Build, Layer, Parameter, Quantizer, Seen, Shape, Step, aligned, magnitude_bits
-from intnet.layers.coded import Coded, Coding, as_accumulator, coded_sums
+from intnet.layers.coded import Coded, Coding, as_accumulator, check_place, coded_sums, room_for
 from intnet.tensor import QTensor
 from intnet.tensor.qtensor import Integers
 
@@ -41,6 +41,7 @@ class Product(Layer):
         self.coding: Coding | None = None
         """How weights become the codes that products are made with; None: products are made with the weights."""
         self._x: QTensor | None = None
+        self._came: QTensor | None = None  # the inputs before they were rounded, where they are
 
     def _make(self, build: Build, shape: Shape, fan_in: int, fan_out: int) -> None:
         self.begin(build, "activation", "error")
@@ -86,12 +87,19 @@ class Product(Layer):
 
     def forward(self, x: QTensor, step: Step) -> QTensor:
         """Multiply by the weights, add the biases, round."""
-        if "inputs" in self.quantizers:
-            x = self.bring(x, "inputs", step)
+        x = self._rounded(x, step)
         y = self._outputs(x, step)
         if step.training:
             self._x = x
         return y
+
+    def _rounded(self, x: QTensor, step: Step) -> QTensor:
+        """Round the inputs, if they are coded."""
+        if "inputs" not in self.quantizers:
+            return x
+        if step.training:
+            self._came = x
+        return self.bring(x, "inputs", step)
 
     def backward(self, dy: QTensor, step: Step) -> QTensor:
         """Leave the gradients with the parameters, and return that of the inputs (or `dy`, if it is not wanted)."""
@@ -113,7 +121,7 @@ class Product(Layer):
             coded = self.coding(self.weight)
             values, left, count, exponent = coded_sums(
                 coded, lambda weights: self._forward(x.mantissa, weights, **self._width), self._alone(coded, 0),
-                apart or x.exponent.size > 1, self.name,
+                apart or x.exponent.size > 1, self.name, room_for(self.bias, x.exponent, coded, self.name),
             )  # fmt: skip
             return as_accumulator(values, x.exponent, exponent), left, count
         weights = self.used()
@@ -140,16 +148,9 @@ class Product(Layer):
         if self.bias is not None:
             left += self._add_bias(made.mantissa, made.exponent)
         self._left(left, count, "forward", step)
-        self._check_place(made, "activation")
+        if self.coding is not None:
+            check_place(made, self.quantizers["activation"])
         return self.bring(made, "activation", step)
-
-    def _check_place(self, made: QTensor, role: str) -> None:
-        """Refuse a format in which quotients would be cut two bits or fewer above their last place: it needs the rest."""
-        form = self.quantizers[role].format
-        if self.coding is not None and isinstance(form, Fixed) and -form.fraction_bits - int(made.exponent.max()) < 2:
-            raise InputError(
-                f"layer {self.name!r}: {form} is finer than sums with coded weights are known; use fewer fraction bits ({role})"
-            )
 
     def _leave_gradients(self, x: QTensor, dy: QTensor, step: Step) -> None:
         bits = self.recipe.alignment
@@ -174,7 +175,7 @@ class Product(Layer):
             )  # fmt: skip
             self._left(left, count, "backward", step)
             made = as_accumulator(values, dy.exponent, exponent)
-            self._check_place(made, "error")
+            check_place(made, self.quantizers["error"])
             return self.bring(made, "error", step)
         weights = aligned(self.used(), self.recipe.alignment)
         sums, left = self._backward_input(dy.mantissa, weights.mantissa, **self._width)
@@ -259,8 +260,7 @@ class Dense(Product):
 
     def forward_clamped(self, x: QTensor, step: Step) -> QTensor:
         """Return ``max(y, 0)`` of what `forward` returns."""
-        if "inputs" in self.quantizers:
-            x = self.bring(x, "inputs", step)
+        x = self._rounded(x, step)
         y = self._at_once("activation", x, "forward", step, self._added, b_transposed=True, clamps=True)
         if y is None:
             y = self._outputs(x, step)
@@ -283,8 +283,9 @@ class Dense(Product):
             return dx
         dx = super().backward(dy, step)
         if clamped and self.gives_input_gradient:
-            assert self._x is not None
-            return QTensor.trusted(kernels.relu_backward(dx.mantissa, self._x.mantissa), dx.exponent, dx.format)
+            of_clamp = self._came if "inputs" in self.quantizers else self._x
+            assert of_clamp is not None
+            return QTensor.trusted(kernels.relu_backward(dx.mantissa, of_clamp.mantissa), dx.exponent, dx.format)
         return dx
 
     @property
@@ -319,6 +320,8 @@ class Dense(Product):
     def _back_at_once(self, dy: QTensor, step: Step, clamped: bool) -> QTensor | None:
         """Do the whole backward pass in one call; None if that is impossible, and then nothing is done."""
         x, weights, quantizer = self._x, self.weight.value, self.quantizers["error"]
+        if clamped and "inputs" in self.quantizers:
+            return None
         if x is None or not self.gives_input_gradient or not dy.exponent.size == x.exponent.size == weights.exponent.size == 1:
             return None
         product = self._product(quantizer, step)

@@ -76,7 +76,7 @@ def _combine_row(sums, under, repeat, scale, offset, up, divisor, bits, out):
 
 
 @jit
-def combine_coded(sums, under, repeat, scale, offset, divisor, room, out, ups):
+def combine_coded(sums, under, repeat, scale, offset, divisor, room, limits, out, ups):
     """Write ``(scale * sums + offset * under) * 2**up / divisor``, rounded down, the lowest bit set unless that is exact.
 
     Parameters
@@ -88,6 +88,8 @@ def combine_coded(sums, under, repeat, scale, offset, divisor, room, out, ups):
         No combination reaches ``2**62``.
     room : int64
         By how many bits all may be shifted up within 62; negative: each row by as many as its own largest has room for.
+    limits : (rows,) int64
+        No row is shifted up by more.
     out : (rows, length) int64, written
     ups : (rows,) int64, written
     """
@@ -103,5 +105,6 @@ def combine_coded(sums, under, repeat, scale, offset, divisor, room, out, ups):
                 for j in range(repeat):
                     largest = max(largest, abs(np.int64(row[j]) * scale + base))
             up = np.int64(62) - bit_length(largest)
+        up = min(up, limits[r])
         ups[r] = up
         _combine_row(sums[r], under[r], repeat, scale, offset, up, divisor, bits, out[r])
