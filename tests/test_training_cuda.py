@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from intnet import QTensor, kernels, layers, matmul, quantize, requantize
+from intnet import QTensor, compression, kernels, layers, matmul, quantize, requantize
 from intnet.errors import DeviceError, InputError
 from intnet.formats import BlockFloat
 from intnet.inputs import Augmentation, Encoder, Inputs
@@ -254,6 +254,16 @@ def test_the_program_says_it_in_one_line(tmp_path):
     assert "no GPU can be used" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@usable
+def test_masks_do_not_come_to_a_gpu_with_a_state():
+    network, there = (Network([layers.Dense(3)], (4,)) for _ in range(2))
+    compression.prune_layers(network, 50)
+    before = there.to("gpu").digest()
+    with pytest.raises(InputError, match="mask"):
+        there.load_state(network.state())
+    assert there.digest() == before
 
 
 def test_an_old_device_and_a_full_one(monkeypatch):

@@ -16,6 +16,8 @@ def choose(network: Network, layers: str | Iterable[str]) -> list[Product]:
     InputError
         If a name or pattern matches none.
     """
+    if not isinstance(layers, Iterable):
+        raise InputError(f"layers are names or patterns of names, got {layers!r}")
     patterns = [layers] if isinstance(layers, str) else list(layers)
     every = [layer for layer in network.layers.walk() if isinstance(layer, Product)]
     names = {layer.name for layer in every}

@@ -141,8 +141,14 @@ def set_mask(network: Network, layer: str, mask: ArrayLike) -> None:
     InputError
         If there is no such layer, or the mask is of another shape or holds something else.
     """
-    (parameter,) = _weights(network, [layer]).values()
-    given = np.asarray(mask)
+    chosen = _weights(network, [layer])
+    if len(chosen) > 1:
+        raise InputError(f"a mask is for one layer, and {layer!r} stands for {', '.join(chosen)}")
+    (parameter,) = chosen.values()
+    try:
+        given = np.asarray(mask)
+    except ValueError:
+        raise InputError(f"a mask of layer {layer!r} has shape {parameter.shape}, got rows of different lengths") from None
     if given.shape != parameter.shape:
         raise InputError(f"the weights of layer {layer!r} have shape {parameter.shape}, got a mask of shape {given.shape}")
     if given.dtype != np.bool_ and not (given.dtype.kind in "iu" and np.isin(given, (0, 1)).all()):
@@ -209,7 +215,7 @@ def _share(percentile: Any) -> Fraction:
     try:
         if isinstance(percentile, bool):
             raise ValueError
-        exact = Fraction(str(percentile)) if isinstance(percentile, float) else Fraction(percentile)
+        exact = Fraction(str(percentile))  # 0.1 is a tenth
     except (TypeError, ValueError, ZeroDivisionError):
         raise InputError(f"a percentile is a number in 0..100, got {percentile!r}") from None
     if not 0 <= exact <= 100:

@@ -11,7 +11,8 @@ With n bits, ``low`` and ``high`` the least and the greatest weight of a tensor,
     symmetric, ratio     k = round(top w / most),  top = 2^(n-1) - 1,     w' = k most / top,   most = max(high, -low)
     symmetric, power     k = round(w / 2^s), in -top..top,                w' = 2^s k
 
-with the least s that holds all weights; 0 is then within low..high. One symmetric bit has no 0: it is -1 and +1 (of 0 +1).
+with the least s, 2^s a unit of the stored weights or more, that holds all of them; 0 is then within low..high. One symmetric
+bit has no 0: it is -1 and +1 (of 0 +1). One affine bit with a power for scale is 0 and one other level: too few for both signs.
 With an affine ratio zero is in general no level: masked weights are left out of the products and of their correction alike.
 
 References
@@ -79,8 +80,8 @@ class WeightCoding:
 
     Notes
     -----
-    The ends of the range are integers of at most 16 bits: of longer words the least weight is rounded down to one, and the
-    greatest up. Words of more than 48 bits are first rounded to 48, and weights of different exponents brought to one.
+    The ends of the range are integers of magnitudes up to ``2**16``: of longer words the least weight is rounded down to one,
+    and the greatest up. Words of more than 48 bits are first rounded to 48, and weights of different exponents brought to one.
 
     Examples
     --------

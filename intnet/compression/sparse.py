@@ -201,7 +201,7 @@ class SparseDescent:
         try:
             if isinstance(value, bool):
                 raise ValueError
-            exact = Fraction(str(value)) if isinstance(value, float) else Fraction(value)
+            exact = Fraction(str(value))
         except (TypeError, ValueError, ZeroDivisionError):
             raise InputError(f"{name} is a number, got {value!r}") from None
         units = round(exact * 2**self.fraction_bits)

@@ -55,7 +55,7 @@ def combine_coded(
     rows, out = len(sums), np.empty(sums.shape, np.int64)
     ups = np.zeros(rows, np.int64)
     if not sums.size:
-        return out, ups if apart else np.zeros(1, np.int64)
+        return out, np.zeros(1, np.int64)
     most = np.ascontiguousarray(np.broadcast_to(np.int64(SUM_BITS) if limits is None else limits, rows))
     flat, quotients = sums.reshape(rows, -1), out.reshape(rows, -1)
     if under is None:

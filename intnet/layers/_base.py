@@ -206,6 +206,7 @@ class Parameter:
             self.master = stored
             self.value = self.quantizers["weight"](stored, Step())
         self.momentum = self.gradient = self.prepared = None
+        self.enforce()
 
     def follow(self, tensor: QTensor, step: Step) -> None:
         """Take numbers that are kept more exactly elsewhere, rounded as after an update: into what is stored, then the weight.
@@ -224,7 +225,8 @@ class Parameter:
     def enforce(self) -> None:
         """Set what the mask holds at zero to zero, where the parameter is stored and where it is used; not its momentum.
 
-        The trainer does so after every step. What was not masked keeps its integers and its exponent.
+        The trainer does so after every step, `assign` and `load_state` at once. What was not masked keeps its integers and its
+        exponent.
         """
         if self.mask is None:
             return
@@ -271,7 +273,10 @@ class Parameter:
         mask = arrays.get(f"{self.name}/mask")
         if mask is not None and (mask.dtype != np.bool_ or mask.shape != self.shape):
             raise InputError(f"{self.name}/mask holds {mask.dtype} of shape {mask.shape}, and the shape is {self.shape}")
+        if mask is not None and device != "cpu":
+            raise InputError(f"{self.name} has a mask, and masks compute on the CPU; move the network there first")
         self.mask = None if mask is None else np.array(mask)
+        self.enforce()
 
 
 class Layer:
