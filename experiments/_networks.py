@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from intnet import commandline
 
@@ -17,7 +16,7 @@ def add_options(parser: commandline.Parser) -> None:
     add = parser.add_argument_group("the network to start from").add_argument
     add(
         "--from",
-        type=Path,
+        type=commandline.folder,
         metavar="CHECKPOINT",
         help="of experiments/train.py or experiments/pruning.py: a file, or the folder with it (default: one is trained, "
         "in OUT/dense)",
@@ -46,37 +45,51 @@ def tuning(arguments: argparse.Namespace, epochs: int):
     return FineTuning(epochs, **given)
 
 
-def start(arguments: argparse.Namespace):
-    """Return the network to start from: of a checkpoint, or trained here behind a progress bar, a line an epoch."""
+def start(arguments: argparse.Namespace, study, name: str, check=lambda _: None):
+    """Return the network to start from: of a checkpoint, or trained here behind a progress bar, a line an epoch.
+
+    Whatever can be refused is refused before anything is trained, or set aside (--fresh): `check` gets a network of the kind.
+    """
     from intnet.errors import InputError
-    from intnet.studies import compression
+    from intnet.studies import compression, training
 
     checkpoint, data_dir = getattr(arguments, "from"), arguments.data_dir
+    if not arguments.fresh:
+        study.check(arguments.out, name)
     if checkpoint is not None:
-        given = [
-            name
-            for name in ("width", "recipe", "train_epochs", "train_seed", "samples")
-            if getattr(arguments, name) is not None
-        ]
-        if given:
-            option = f"--{given[0].replace('_', '-')}"
-            raise InputError(
-                f"{option} is for a network that is trained here, and --from {checkpoint} is trained; leave one out"
-            )
-        found = compression.load(checkpoint, data_dir, model=arguments.model)
-        named = found.config["dataset"]["name"]
-        if arguments.dataset not in (None, named):
-            raise InputError(f"{found.path} was trained on {named}, and {arguments.dataset} is asked for; leave --dataset out")
+        found = _stored(arguments, checkpoint)
+        check(found.network())
+        if arguments.fresh and checkpoint.resolve().is_relative_to(arguments.out.resolve()):
+            raise InputError(f"--from {checkpoint} is in {arguments.out}, which --fresh sets aside; choose another --out")
+        commandline.begin_anew(arguments, study.set_aside)
         return found
     names = {"dataset": "dataset", "model": "model", "width": "width", "recipe": "recipe", "samples": "samples"}
     names |= {"train_epochs": "epochs", "train_seed": "seed"}
     given = {name: value for option, name in names.items() if (value := getattr(arguments, option)) is not None}
     spec = compression.dense_spec(**given)
+    check(training.prepare(spec, data_dir).trainer.network)
+    commandline.begin_anew(arguments, study.set_aside)
     with bar(arguments) as (show, update):
         return compression.dense(
             spec, arguments.out, data_dir, begun=lambda trainer: show.begun("dense", trainer), progress=update,
             after=lambda trainer: show.line("dense", trainer.epoch, trainer.history[-1].test_accuracy or 0.0),
         )  # fmt: skip
+
+
+def _stored(arguments: argparse.Namespace, checkpoint):
+    """Return the network of a checkpoint, if that is what is asked for."""
+    from intnet.errors import InputError
+    from intnet.studies import compression
+
+    own = ("width", "recipe", "train_epochs", "train_seed", "samples")
+    if given := [name for name in own if getattr(arguments, name) is not None]:
+        option = f"--{given[0].replace('_', '-')}"
+        raise InputError(f"{option} is for a network that is trained here, and --from {checkpoint} is trained; leave one out")
+    found = compression.load(checkpoint, arguments.data_dir, model=arguments.model)
+    named = found.config["dataset"]["name"]
+    if arguments.dataset not in (None, named):
+        raise InputError(f"{found.path} was trained on {named}, and {arguments.dataset} is asked for; leave --dataset out")
+    return found
 
 
 class bar:  # noqa: N801

@@ -40,6 +40,8 @@ def plot_sparse_descent(rows: Sequence[Any], fraction_bits: int) -> Figure:
         Those with so many are drawn.
     """
     runs = {key[:2]: some for key, some in _runs(rows).items() if key[2] == fraction_bits}
+    if not runs:
+        raise InputError(f"there is no row of {fraction_bits} fraction bits to draw")
     runs = dict(sorted(runs.items(), key=lambda one: (_METHODS.index(one[0][0]), one[0][1])))
     columns = min(4, max(1, len(runs)))
     blocks = -(-max(1, len(runs)) // columns)

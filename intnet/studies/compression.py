@@ -27,6 +27,9 @@ from intnet.training import Evaluation, Trainer, evaluate
 DENSE = "dense"
 """The folder of a network that a study trains for itself."""
 
+_HALF = (KeyError, TypeError, ValueError, AttributeError, OverflowError)  # what half a description leads to
+
+_COMPARED = ("cifar10", "cifar10-jpeg")
 _NEEDS = ("dataset", "model", "standardize", "recipe", "samples", "test_samples", "augmentation", "initial_seed")
 
 
@@ -65,7 +68,7 @@ class Start:
     def compares(self) -> bool:
         """Whether it is what the course has: ResNet-20 on CIFAR-10, of whatever width and pixels, not pruned before."""
         pruned = any(name.endswith("/mask") for name in self.stored.arrays)
-        return self.model == "resnet20" and self.stored.config["dataset"]["name"].startswith("cifar10") and not pruned
+        return self.model == "resnet20" and self.stored.config["dataset"]["name"] in _COMPARED and not pruned
 
     @property
     def title(self) -> str:
@@ -139,12 +142,15 @@ def load(path: Path | str, data_dir: Path | str | None = None, *, model: str | N
         )
         known = config["dataset"]["train_checksum"], config["dataset"]["test_checksum"]
         encoder = Encoder.of(train, Recipe.from_dict(config["recipe"]), config["standardize"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except _HALF as error:
         raise StudyError(f"{path} does not say what it was trained on ({type(error).__name__}: {error})") from None
     if (train.checksum, test.checksum) != known:
         raise StudyError(f"{path} was trained on other data than {train.name} in this place; name its folder with --data-dir")
     start = Start(path, stored, Inputs.of(train, encoder), Inputs.of(test, encoder))
-    start.network()  # which refuses what does not fit
+    try:
+        start.network()  # which refuses what does not fit
+    except _HALF as error:
+        raise StudyError(f"{path} does not say what it is of ({type(error).__name__}: {error})") from None
     return start
 
 
@@ -272,6 +278,35 @@ class Study:
     def files(self) -> tuple[str, ...]:
         """Everything that may be in the folder beside the trainings."""
         return (self.untuned, self.tuned, tables.CONFIG, DENSE, *self.exports)
+
+    def check(self, folder: Path | str, name: str) -> None:
+        """Refuse a folder that cannot be the study's, before hours are spent.
+
+        Parameters
+        ----------
+        folder : path
+        name : str
+            Of the study, in its configuration.
+
+        Raises
+        ------
+        StudyError
+            If it is a file, or holds something else.
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise StudyError(f"{folder} is not a folder; --out must name a folder")
+        if not folder.is_dir():
+            return
+        with files.explained(folder):
+            present = {path.name for path in folder.iterdir() if path.name[0] != "."}
+        stored = tables.read_config(folder)
+        if stored is not None and stored.get("study") != name:
+            raise StudyError(
+                f"{folder} holds a study of {stored.get('study')}, and this is one of {name}; choose another --out"
+            )
+        if others := sorted(present - {*self.files, of_study.RUNS}):
+            raise StudyError(f"{folder} holds {others[0]}, which is none of this study's; choose another --out")
 
     def run_untuned(
         self, folder: Path | str, config: Mapping[str, Any], parts: Iterable[tuple[tuple, Callable[[], Iterable[tuple]]]],

@@ -331,4 +331,5 @@ def export(spec: PruningSpec, start: Start, folder: Path | str, *, plots: bool =
                 strict=True,
             ):
                 files.write_atomically(folder / name, partial(figure.savefig, dpi=150))
-    return [text.rstrip(), *describe(layers)]
+    ends = of_study.stored_ends(folder, (f"{method}-{spec.percentile:g}" for method in spec.methods))
+    return [text.rstrip(), *describe(layers), *(f"{name} ended early: {why}." for name, why in ends.items())]

@@ -284,4 +284,5 @@ def export(spec: QuantizationSpec, start: Start, folder: Path | str, *, plots: b
 
             figure = plotting.plot_quantization(rows, title=f"{start.title}{', pruned' if masked else ''}")
             files.write_atomically(folder / PICTURE, partial(figure.savefig, dpi=150))
-    return [text.rstrip()]
+    ends = of_study.stored_ends(folder, (f"{name_of(spec, one)}-{one.bits}" for one in spec.codings(spec.tune_bits or ())))
+    return [text.rstrip(), *(f"{name} ended early: {why}." for name, why in ends.items())]

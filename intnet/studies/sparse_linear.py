@@ -105,15 +105,12 @@ def run(spec: LinearSpec, folder: Path | str, *, progress: tables.Progress = tab
     asked = [(method, parameter, bits) for bits in spec.fraction_bits for method, parameter in spec.runs()]
     with tables.opened(folder, TABLE, LinearRow, config, _VERSIONS) as table:
         stored = {row[:3] for row in table.rows}
-        made: list[LinearRow] = []
         for key in asked:
             if key not in stored:
                 path = descent(*key).run(spec.steps)
                 weights = path.real().tolist()
-                made += [LinearRow(*key, k, float(loss), *weights[k]) for k, loss in enumerate(path.losses)]
+                table.add(LinearRow(*key, k, float(loss), *weights[k]) for k, loss in enumerate(path.losses))
             progress(1)
-        if made:
-            table.add(made)
     rows = {key: [] for key in asked}  # type: dict[tuple[str, float, int], list[LinearRow]]
     for row in table.rows:
         if row[:3] in rows:

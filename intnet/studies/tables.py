@@ -129,7 +129,7 @@ def opened(
     with files.locked(folder):
         table = Table(folder / name, kind)
         with files.explained(folder):
-            stored = _read_config(folder)
+            stored = read_config(folder)
             present = {path.name for path in folder.iterdir() if path.name[0] != "."} - {*beside}
             if stored is None and (others := sorted(present)):
                 raise StudyError(f"{folder} holds {others[0]}, but no {CONFIG} of a study; {_AGAIN}")
@@ -148,7 +148,14 @@ def opened(
             raise
 
 
-def _read_config(folder: Path) -> dict[str, Any] | None:
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """Return the configuration of the study in a folder; None if there is none.
+
+    Raises
+    ------
+    StudyError
+        If it is damaged.
+    """
     try:
         stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
