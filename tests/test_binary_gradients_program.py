@@ -3,27 +3,18 @@
 Most runs are in this process, as its start takes longer than they do; what is stopped is a process of its own.
 """
 
-import csv
-import io
 import json
-import os
-import runpy
 import shutil
 import signal
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
-from pathlib import Path
 from unittest import mock
 
 import pytest
+from programs import Program, check_refusal, names, table
 
-from intnet import kernels
 from intnet.studies import rosenbrock, thin_resnet, toy_gradients
 
-PROGRAM = Path(__file__).parents[1] / "experiments" / "binary_gradients.py"
-STOPPING = Path(__file__).with_name("stopping.py")
+PROGRAM = Program("binary_gradients.py")
 TINY = {
     "rosenbrock": ("--steps", "60", "--every", "25"),
     "cosine": ("--activations", "binary,full", "--samples", "30", "--coordinates", "4", "--dim", "3", "--seeds", "2"),
@@ -62,47 +53,13 @@ def table_of(study):
 
 def program(*arguments):
     """Run it in this process; the ResNet with 1 to 8 channels."""
-    out, errors, before, threads = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGINT), kernels.threads()
-    environment = {name: value for name, value in os.environ.items() if name != "INTNET_DATA"}
     thin = partial(thin_resnet.ThinResNetSpec, width=1 / 64, train_batch=24)
-    with (
-        mock.patch.object(sys, "argv", [str(PROGRAM), *map(str, arguments)]),
-        mock.patch.dict(os.environ, environment, clear=True),
-        mock.patch.object(thin_resnet, "ThinResNetSpec", thin),
-        redirect_stdout(out),
-        redirect_stderr(errors),
-    ):
-        try:
-            with pytest.raises(SystemExit) as end:
-                runpy.run_path(str(PROGRAM), run_name="__main__")
-        finally:
-            signal.signal(signal.SIGINT, before)
-            kernels.set_threads(threads)
-    return subprocess.CompletedProcess(arguments, end.value.code, out.getvalue(), errors.getvalue())
+    return PROGRAM(*arguments, patches=[mock.patch.object(thin_resnet, "ThinResNetSpec", thin)])
 
 
 def stopped(number, *arguments):
     """Run it in a process that gets a signal when it has stored something for the first time."""
-    command = [sys.executable, STOPPING, "intnet.studies.tables", "Table.add", "1", str(int(number)), PROGRAM, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900)
-
-
-def check_refusal(run, *parts):
-    assert (run.returncode, run.stdout) == (2, ""), run
-    lines = run.stderr.splitlines()
-    assert len(lines) == 1, run.stderr
-    assert lines[0].startswith("error: ")
-    for part in parts:
-        assert part in lines[0]
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-
-
-def table(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return PROGRAM.stopped(number, ("intnet.studies.tables", "Table.add"), 1, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +82,7 @@ def made(tmp_path_factory):
 
 
 def test_help_teaches():
-    run = subprocess.run([sys.executable, PROGRAM, "--help"], capture_output=True, text=True)
+    run = program("--help")
     assert (run.returncode, run.stderr) == (0, "")
     for part in ("coordinate discrete gradient", "vanilla", "loss-decrease", "--averaged A:B", "config.json", "Exit codes"):
         assert part in run.stdout

@@ -1,48 +1,19 @@
 """The HALP program as its user meets it: its tables, how it goes on, what mistakes give."""
 
-import csv
-import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from programs import Program, check_refusal, names, table
 
 from intnet.studies.halp_networks import Row
 from intnet.studies.halp_networks_reading import SmoothedLoss
 
-PROGRAM = Path(__file__).parents[1] / "experiments" / "halp.py"
-STOPPING = Path(__file__).with_name("stopping.py")
+program = Program("halp.py")
 TINY = ("--study", "convex", "--problems", "a", "--iterations", "300", "--recentre", "50", "--seeds", "1", "--bits", "8")
 TINY_RESNET = ("--study", "resnet", "--dataset", "digits", "--width", "0.03125", "--samples", "150", "--batch", "64")
 RESNET = (*TINY_RESNET, "--epochs", "2", "--recentre", "0.5,1", "--bits", "2,8", "--recipes", "wide,bfp8-mixed")
 SAME = ("recipe", "method", "bits", "recentre")
-
-
-def program(*arguments, python=()):
-    environment = {name: value for name, value in os.environ.items() if name != "INTNET_DATA"}
-    command = [sys.executable, *python, PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)  # the first run compiles
-
-
-def check_refusal(run, *parts):
-    assert (run.returncode, run.stdout) == (2, ""), run
-    lines = run.stderr.splitlines()
-    assert len(lines) == 1, run.stderr
-    assert lines[0].startswith("error: ")
-    for part in parts:
-        assert part in lines[0]
-
-
-def table(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def test_help_teaches():
@@ -125,8 +96,8 @@ def test_a_finished_study_is_only_read(made, tmp_path):
 
 def test_killed_and_resumed_it_gives_the_same(made, tmp_path):
     folder = tmp_path / "study"
-    stopping = (STOPPING, "intnet.checkpoint", "save", "1", str(int(signal.SIGKILL)))
-    assert program(*RESNET, "--out", folder, "--no-plots", python=stopping).returncode == -signal.SIGKILL
+    run = program.stopped(signal.SIGKILL, ("intnet.checkpoint", "save"), 1, *RESNET, "--out", folder, "--no-plots")
+    assert run.returncode == -signal.SIGKILL
     assert not (folder / "epochs.csv").exists()
     run = program(*RESNET, "--out", folder, "--no-plots", "--threads", "1")
     assert run.returncode == 0, run.stderr

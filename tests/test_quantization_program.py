@@ -236,6 +236,16 @@ def test_more_bits_are_added(made, tmp_path):
     assert (folder / "quantization.csv").read_bytes() == (made[0] / "quantization.csv").read_bytes()
 
 
+@pytest.mark.xfail(
+    strict=True, reason="runs/affine-3/ended.txt says that no weight has moved, and neither report nor table does"
+)
+def test_a_tuning_that_died_is_told(made, tmp_path):
+    run = program(*begun(made), "--bits", "3", "--finetune", "1", "--rate", "2^-48", "--no-plots", "--out", tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "no weight has moved" in (tmp_path / "runs" / "affine-3" / "ended.txt").read_text()
+    assert "the network has died" in run.stdout
+
+
 # 3. Mistakes ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,24 +1,20 @@
 """The SWALP program as its user meets it: its tables, how it is stopped and goes on, what mistakes give."""
 
-import csv
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from programs import Program, check_refusal, names, table
 
 from intnet.errors import InputError, StudyError
 from intnet.recipe import RECIPES
 from intnet.studies import swalp
 from intnet.studies.swalp_networks import Row, epochs_csv, read_rows
 
-PROGRAM = Path(__file__).parents[1] / "experiments" / "swalp.py"
+program = Program("swalp.py")
 TINY = ("--study", "preresnet", "--dataset", "digits", "--depth", "8", "--width", "0.25", "--samples", "192", "--batch", "64")
 TINY = (*TINY, "--epochs", "3", "--averaging-start", "2", "--evaluation-samples", "100", "--seeds", "2")
 LINEAR = ("--study", "linear", "--iterations", "2000", "--averaging-start", "500", "--seeds", "2")
@@ -33,36 +29,6 @@ SPEC = {
     "start": 2,
     "evaluation_samples": 100,
 }
-
-
-def start(*arguments):
-    command = [sys.executable, PROGRAM, *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "INTNET_DATA"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def program(*arguments):
-    with start(*arguments) as process:
-        output, errors = process.communicate(timeout=900)  # the very first run compiles
-    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
-
-
-def check_refusal(run, *parts):
-    assert (run.returncode, run.stdout) == (2, ""), run
-    lines = run.stderr.splitlines()
-    assert len(lines) == 1, run.stderr
-    assert lines[0].startswith("error: ")
-    for part in parts:
-        assert part in lines[0]
-
-
-def table(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +92,13 @@ def test_a_finished_study_is_only_read(made, tmp_path):
 
 def test_killed_and_resumed_and_in_two_processes_it_gives_the_same(made, tmp_path):
     folder = tmp_path / "study"
-    with start(*TINY, "--out", folder, "--no-plots", "--threads", "1") as process:
+    with program.start(*TINY, "--out", folder, "--no-plots", "--threads", "1") as process:
         kept = folder / "runs" / "bfp8-mixed-seed0" / "checkpoint.npz"
         limit = time.monotonic() + 600
         while not kept.exists() and process.poll() is None and time.monotonic() < limit:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    both = [start(*TINY, "--out", folder, "--no-plots") for _ in range(2)]
+    both = [program.start(*TINY, "--out", folder, "--no-plots") for _ in range(2)]
     outputs = [process.communicate(timeout=900) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     again = program(*TINY, "--out", folder, "--no-plots", "--quiet")
