@@ -90,12 +90,12 @@ def test_a_descent_has_a_panel_of_losses_over_one_of_weights():
     order = [("gd", 0.0), ("projected", 2.0), ("l1", 0.5), ("proximal", 0.004), ("trimmed", 0.02), ("trimmed", 0.2)]
     assert [ax.get_title() for ax in losses] == titles
     for ax, (_, parameter) in zip(weights, order, strict=True):
-        assert [line.get_label() for line in ax.lines] == [f"$w_{j}$" for j in range(1, 6)]
+        assert [line.get_label() for line in ax.lines] == [f"$w_{j}$" for j in range(5)]
         for k, line in enumerate(ax.lines):
             assert_allclose(points(line), [(step, step * (k - 2 + parameter / 10) / 40) for step in range(3)])
         assert ax.get_xlabel() == "step"
     (legend,) = figure.legends
-    assert texts(legend) == [f"$w_{j}$" for j in range(1, 6)]
+    assert texts(legend) == [f"$w_{j}$" for j in range(5)]
     assert legend.get_title().get_text() == "three equations, five weights, 40 fraction bits"
 
 
