@@ -233,7 +233,6 @@ def test_only_a_total_is_no_layer():
         plot_sparsity([row for row in LAYERS if row.layer == "total"])
 
 
-@pytest.mark.xfail(strict=True, reason="a width that no row has gives an empty picture")
 def test_a_width_that_no_row_has_is_refused():
     with pytest.raises(InputError):
         plot_sparse_descent(LINEAR, 16)

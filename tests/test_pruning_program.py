@@ -162,9 +162,9 @@ def test_a_finished_study_is_only_read(study, linear, made, tmp_path):
     run = program(*options, "--out", folder, "--no-plots", "--quiet")
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert times(folder) == before
-    again = program(*options, "--out", folder, "--threads", "1", *(() if study == "linear" else ("--no-plots",)))
+    again = program(*options, "--out", folder, "--threads", "1", "--no-plots")
     assert first.stdout.endswith(again.stdout.replace(str(folder), str(whole)))
-    assert contents(folder) == contents(whole)  # the pictures, too
+    assert contents(folder) == contents(whole)
 
 
 def same(folder, made, run="iterative-70"):
@@ -216,7 +216,6 @@ def test_interrupted_it_says_how_to_go_on(made, tmp_path):
     assert [row in table(made[0] / "untuned.csv") for row in table(tmp_path / "untuned.csv")] == [True, True]
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is kept of the linear study before all of it is done, and Ctrl-C says it is")
 def test_interrupted_runs_of_the_linear_study_are_kept(tmp_path):
     run = program.stopped(signal.SIGINT, ("intnet.compression.sparse", "SparseDescent.run"), 3, *LINEAR, "--out", tmp_path)
     assert "Finished runs are kept" in run.stderr
@@ -355,10 +354,11 @@ def test_folders_of_others(made, linear, tmp_path):
         (LINEAR, tmp_path / "other", ("holds thesis.txt, but no config.json",)),
         (LINEAR, tmp_path / "other" / "thesis.txt", ("is not a folder",)),
         ((*LINEAR, "--fresh"), tmp_path / "other", ("holds no study", "choose another --out")),
-        ((*TUNED, *begun(made)), tmp_path / "other", ("holds thesis.txt, but no config.json",)),
+        ((*TUNED, *begun(made)), tmp_path / "other", ("holds thesis.txt, which is none of this study's",)),
+        ((*TUNED, *DENSE), tmp_path / "other", ("holds thesis.txt, which is none of this study's",)),
         ((*TUNED, *begun(made), "--fresh"), tmp_path / "other", ("holds no study",)),
         ((*TUNED, *DENSE, "--fresh"), tmp_path / "other", ("holds no study",)),
-        ((*TUNED, *DENSE), tmp_path / "other" / "thesis.txt", ("cannot use", "choose another --out")),
+        ((*TUNED, *DENSE), tmp_path / "other" / "thesis.txt", ("is not a folder",)),
         ((*TUNED, *DENSE, "--train-seed", "1"), folder, ("dense: the checkpoint is of another training", "seed 0 there")),
         ((*TUNED, "--from", made[0] / "runs" / "one-shot-70"), folder, ("start_sha256",)),
         ((*ITERATIVE, *begun(made), "--rate", "0.1"), folder, ("iterative-70: the checkpoint is of another training", "rate")),
@@ -366,8 +366,10 @@ def test_folders_of_others(made, linear, tmp_path):
         check_refusal(program(*options, "--out", where, "--quiet"), *parts)
         assert contents(tmp_path) == before
     other = shutil.copytree(linear[0], tmp_path / "linear")
-    check_refusal(program(*ITERATIVE, *begun(made), "--out", other), "study sparse-linear, and pruning is asked for", "--fresh")
-    assert contents(other) == contents(linear[0])
+    for start in (begun(made), DENSE):
+        refused = program(*ITERATIVE, *start, "--out", other)
+        check_refusal(refused, "holds a study of sparse-linear, and this is one of pruning", "--out")
+        assert contents(other) == contents(linear[0])
 
 
 def test_a_damaged_study_is_refused_as_it_is(made, linear, tmp_path):
@@ -390,7 +392,6 @@ def test_a_damaged_study_is_refused_as_it_is(made, linear, tmp_path):
 
 
 @pytest.mark.parametrize("start", [("--from", "nothing"), ("--from", "STUDY/dense"), ("--dataset", "mnist", "--data-dir", ".")])
-@pytest.mark.xfail(strict=True, reason="--fresh sets the old study aside before it is known whether there is a start")
 def test_a_refused_command_with_fresh_leaves_the_old_study_where_it_is(start, made, tmp_path):
     """As --fresh of the other programs does; a start within the old study goes away with it."""
     folder = shutil.copytree(made[0], tmp_path / "study")
@@ -401,24 +402,19 @@ def test_a_refused_command_with_fresh_leaves_the_old_study_where_it_is(start, ma
         assert contents(folder) == contents(made[0])
 
 
-@pytest.mark.parametrize("place", ["other", "linear"])
-@pytest.mark.xfail(strict=True, reason="the dense network is trained, for hours, in a folder that is refused afterwards")
-def test_a_folder_of_others_is_refused_before_a_network_is_trained_in_it(place, linear, tmp_path):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.txt").write_text("mine")
-    shutil.copytree(linear[0], tmp_path / "linear")
-    before = names(tmp_path / place)
-    check_refusal(program(*TUNED, *DENSE, "--out", tmp_path / place, "--quiet"), str(tmp_path / place))
-    assert names(tmp_path / place) == before
+@pytest.mark.xfail(strict=True, reason="a network is trained, for hours, in a study that was begun with --from, then refused")
+def test_a_study_that_was_begun_with_a_checkpoint_trains_no_network(made, tmp_path):
+    assert program(*ITERATIVE, *begun(made), "--epochs", "0", "--no-plots", "--out", tmp_path).returncode == 0
+    before = contents(tmp_path)
+    check_refusal(program(*ITERATIVE, *DENSE, "--train-seed", "1", "--quiet", "--out", tmp_path))
+    assert contents(tmp_path) == before
 
 
-@pytest.mark.xfail(strict=True, reason="a file as --out is told as: cannot write the report; the results are stored")
 def test_a_file_is_no_folder(made, tmp_path):
     (tmp_path / "file").write_text("mine")
     check_refusal(program(*TUNED, *begun(made), "--out", tmp_path / "file"), str(tmp_path / "file"), "is not a folder")
 
 
-@pytest.mark.xfail(strict=True, reason="--from '' is taken for the current folder, where --out '' is refused")
 def test_a_variable_that_was_not_set_is_no_start(tmp_path):
     check_refusal(program(*TUNED, "--from", "", "--out", tmp_path / "none"), "--from", "got ''")
 

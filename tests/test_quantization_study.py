@@ -224,7 +224,7 @@ def test_another_study_or_tuning_is_refused_and_nothing_is_lost(made, start, tmp
 def test_unknown_layers_are_refused_before_anything_is_stored(start, tmp_path):
     for changes, message in (
         ({"layers": ("dense2", "dense9")}, "no layer with weights is called 'dense9'; there are dense1, dense2, dense3"),
-        ({"layers": ()}, "name the layers to be quantized"),
+        ({"layers": ()}, "there is no layer with weights among those asked for"),
         ({"layers": ("dense1",), "input_bits": 1}, "the inputs of layer 'dense1' may be negative; give them at least 2 bits"),
     ):
         with pytest.raises(InputError, match=message):
