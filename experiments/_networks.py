@@ -55,7 +55,7 @@ def start(arguments: argparse.Namespace, study, name: str, check=lambda _: None)
 
     checkpoint, data_dir = getattr(arguments, "from"), arguments.data_dir
     if not arguments.fresh:
-        study.check(arguments.out, name)
+        study.check(arguments.out, name, checkpoint is None)
     if checkpoint is not None:
         found = _stored(arguments, checkpoint)
         check(found.network())

@@ -126,7 +126,7 @@ def _resnet(arguments: argparse.Namespace) -> list[str]:
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     tuned = _networks.tuning(arguments, 20 if arguments.epochs is None else arguments.epochs)
     spec = study.PruningSpec(**given, tuning=tuned)
-    start = _networks.start(arguments, study.STUDY, "pruning")
+    start = _networks.start(arguments, study.STUDY, "pruning", spec.tuning.check)
     with _networks.bar(arguments) as (show, update):
         elsewhere = study.run(
             spec, start, arguments.out, begun=lambda one: show.begun(one.name, one.trainer), progress=update,

@@ -79,9 +79,12 @@ def main(arguments: argparse.Namespace) -> None:
     names = ("bits", "schemes", "scale", "layers", "input_bits", "tune_bits")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     spec = study.QuantizationSpec(**given, tuning=_networks.tuning(arguments, arguments.finetune))
-    start = _networks.start(
-        arguments, study.STUDY, "quantization", lambda network: spec.apply(network, spec.codings(spec.bits)[0])
-    )
+
+    def check(network) -> None:
+        spec.apply(network, spec.codings(spec.bits)[0])
+        spec.tuning.check(network)
+
+    start = _networks.start(arguments, study.STUDY, "quantization", check)
     with _networks.bar(arguments) as (show, update):
         elsewhere = study.run(
             spec, start, arguments.out, begun=lambda one: show.begun(one.name, one.trainer), progress=update,

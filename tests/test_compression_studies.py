@@ -159,7 +159,6 @@ def test_half_a_description_is_refused_in_one_line(change, mlp, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="whatever is refused on the way is told as half a description: it is a ValueError, too")
 def test_what_is_wrong_with_a_start_is_told_as_it_is(mlp, tmp_path):
     """Data that are missing are no fault of the checkpoint."""
     rewrite(mlp[0] / "checkpoint.npz", tmp_path / "mnist.npz", lambda config, _: config["dataset"].update(name="mnist"))

@@ -402,7 +402,6 @@ def test_a_refused_command_with_fresh_leaves_the_old_study_where_it_is(start, ma
         assert contents(folder) == contents(made[0])
 
 
-@pytest.mark.xfail(strict=True, reason="a network is trained, for hours, in a study that was begun with --from, then refused")
 def test_a_study_that_was_begun_with_a_checkpoint_trains_no_network(made, tmp_path):
     assert program(*ITERATIVE, *begun(made), "--epochs", "0", "--no-plots", "--out", tmp_path).returncode == 0
     before = contents(tmp_path)

@@ -324,7 +324,6 @@ def test_trainings_of_another_process_are_told_and_left_alone(made, start, tmp_p
     }
 
 
-@pytest.mark.xfail(strict=True, reason="one that begins while another evaluates without fine-tuning, or exports, is refused")
 def test_two_that_begin_at_once_share_a_study(made, start, tmp_path, monkeypatch):
     """The second begins while the first evaluates; it may wait, and must not end in an error."""
     outcome, tested = [], shared.tested
@@ -350,7 +349,6 @@ def test_two_that_begin_at_once_share_a_study(made, start, tmp_path, monkeypatch
     assert (tmp_path / "untuned.csv").read_bytes() == (made[0] / "untuned.csv").read_bytes()
 
 
-@pytest.mark.xfail(strict=True, reason="rows are read before the lock is waited for: the last to write may know less")
 def test_what_another_process_stores_while_one_waits_to_export_is_not_lost(made, start, tmp_path, monkeypatch):
     folder, locked = shutil.copytree(made[0], tmp_path / "study"), files.locked
     shutil.move(folder / "runs" / "iterative-80", tmp_path)
@@ -388,7 +386,6 @@ def test_tables_beside_a_checkpoint_are_made_again(made, start, tmp_path):
     assert contents(folder) == contents(made[0])
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="a damaged sparsity.csv of a training in use ends in a ValueError")
 def test_a_damaged_table_of_layers_is_refused_as_the_others_are(made, start, tmp_path):
     folder = shutil.copytree(made[0], tmp_path / "study")
     path = folder / "runs" / "iterative-80" / "sparsity.csv"

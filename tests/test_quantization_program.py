@@ -381,7 +381,6 @@ def test_unknown_layers_are_refused_before_a_network_is_trained(tmp_path):
     assert names(tmp_path) == set()
 
 
-@pytest.mark.xfail(strict=True, reason="a rate that the tuning cannot use is refused after the dense network has been trained")
 def test_a_rate_that_cannot_be_is_refused_before_a_network_is_trained(tmp_path):
     run = program(*DENSE, "--finetune", "1", "--rate", "2^-48", "--quiet", "--out", tmp_path / "study")
     check_refusal(run, "rate 2^-48")

@@ -124,7 +124,6 @@ def test_layers_may_be_named(made, start, tmp_path):
     assert contents(made[0]) == before
 
 
-@pytest.mark.xfail(strict=True, reason="one name is stored letter by letter, and another study than a list of that name")
 def test_a_name_and_a_list_of_it_are_one_study(start, tmp_path):
     spec = replace(SPEC, layers="dense2", tuning=FineTuning(0))
     study.run(spec, start, tmp_path)
@@ -132,7 +131,6 @@ def test_a_name_and_a_list_of_it_are_one_study(start, tmp_path):
     study.run(replace(spec, layers=["dense2"]), start, tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="the configuration says nats whatever the loss of the start is")
 def test_the_unit_of_the_loss_is_that_of_the_start(tmp_path):
     ready = training.prepare(training.TrainingSpec(samples=20, hidden=(5, 4), epochs=1, loss="squared_error"))
     with training.opened(ready, tmp_path / "start") as opened:

@@ -27,6 +27,7 @@ from intnet.training import Evaluation, Trainer, evaluate
 DENSE = "dense"
 """The folder of a network that a study trains for itself."""
 
+_WAIT = 600.0  # seconds, for another command that evaluates in the same folder
 _HALF = (KeyError, TypeError, ValueError, AttributeError, OverflowError)  # what half a description leads to
 
 _COMPARED = ("cifar10", "cifar10-jpeg")
@@ -69,6 +70,11 @@ class Start:
         """Whether it is what the course has: ResNet-20 on CIFAR-10, of whatever width and pixels, not pruned before."""
         pruned = any(name.endswith("/mask") for name in self.stored.arrays)
         return self.model == "resnet20" and self.stored.config["dataset"]["name"] in _COMPARED and not pruned
+
+    @cached_property
+    def loss_unit(self) -> str:
+        """The unit of its loss, as results are kept with it."""
+        return f"{self.network().loss.unit} a sample, of all test samples"
 
     @property
     def title(self) -> str:
@@ -142,6 +148,8 @@ def load(path: Path | str, data_dir: Path | str | None = None, *, model: str | N
         )
         known = config["dataset"]["train_checksum"], config["dataset"]["test_checksum"]
         encoder = Encoder.of(train, Recipe.from_dict(config["recipe"]), config["standardize"])
+    except InputError:
+        raise
     except _HALF as error:
         raise StudyError(f"{path} does not say what it was trained on ({type(error).__name__}: {error})") from None
     if (train.checksum, test.checksum) != known:
@@ -149,6 +157,8 @@ def load(path: Path | str, data_dir: Path | str | None = None, *, model: str | N
     start = Start(path, stored, Inputs.of(train, encoder), Inputs.of(test, encoder))
     try:
         start.network()  # which refuses what does not fit
+    except InputError:
+        raise
     except _HALF as error:
         raise StudyError(f"{path} does not say what it is of ({type(error).__name__}: {error})") from None
     return start
@@ -237,12 +247,20 @@ class FineTuning:
                 raise InputError(f"{name}: {error}") from None
         SGD(self.rate, self.momentum, self.decay)
 
-    def trainer(self, start: Start, network: Network) -> Trainer:
-        """Return what trains a network of that start."""
+    def check(self, network: Network) -> None:
+        """Refuse what the recipe of a network cannot do."""
+        if self.epochs:
+            self._optimizer(network).check(network.recipe, self.epochs, self.batch)
+
+    def _optimizer(self, network: Network) -> SGD:
         normalized = network.recipe.update == "normalized"
         momentum, decay = (0, 0) if normalized or network.recipe.momentum is None else (self.momentum, self.decay)
+        return SGD(self.rate, momentum, decay)
+
+    def trainer(self, start: Start, network: Network) -> Trainer:
+        """Return what trains a network of that start."""
         return Trainer(
-            network, SGD(self.rate, momentum, decay), start.train, epochs=max(1, self.epochs), batch=self.batch, seed=self.seed,
+            network, self._optimizer(network), start.train, epochs=max(1, self.epochs), batch=self.batch, seed=self.seed,
             augmentation=start.augmentation,
         )  # fmt: skip
 
@@ -279,7 +297,7 @@ class Study:
         """Everything that may be in the folder beside the trainings."""
         return (self.untuned, self.tuned, tables.CONFIG, DENSE, *self.exports)
 
-    def check(self, folder: Path | str, name: str) -> None:
+    def check(self, folder: Path | str, name: str, trains: bool = False) -> None:
         """Refuse a folder that cannot be the study's, before hours are spent.
 
         Parameters
@@ -287,11 +305,13 @@ class Study:
         folder : path
         name : str
             Of the study, in its configuration.
+        trains : bool
+            Whether the network to start from is to be trained in it.
 
         Raises
         ------
         StudyError
-            If it is a file, or holds something else.
+            If it is a file, holds something else, or a study of a network that was not trained in it.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -305,6 +325,8 @@ class Study:
             raise StudyError(
                 f"{folder} holds a study of {stored.get('study')}, and this is one of {name}; choose another --out"
             )
+        if stored is not None and trains and DENSE not in present:
+            raise StudyError(f"{folder} holds a study of a checkpoint; give it again with --from, or choose another --out")
         if others := sorted(present - {*self.files, of_study.RUNS}):
             raise StudyError(f"{folder} holds {others[0]}, which is none of this study's; choose another --out")
 
@@ -332,7 +354,8 @@ class Study:
         versions = {"intnet": __version__}
         rows: list[Any] = []
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tables.opened(folder, self.untuned, self.kind, config, versions, (DENSE, of_study.RUNS)) as table:
+        beside = (DENSE, of_study.RUNS)
+        with tables.opened(folder, self.untuned, self.kind, config, versions, beside, wait=_WAIT) as table:
             for key, make in parts:
                 found = [row for row in table.rows if row[: len(key)] == key]
                 if not found:

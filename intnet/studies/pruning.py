@@ -24,7 +24,7 @@ from intnet.studies import compression as shared
 from intnet.studies import tables
 from intnet.studies import trajectories as of_study
 from intnet.studies.compression import FineTuning, Start
-from intnet.studies.tables import from_csv, to_csv
+from intnet.studies.tables import to_csv
 from intnet.training import Trainer
 
 METHODS = ("one-shot", "one-shot-global", "iterative", "iterative-global")
@@ -169,7 +169,7 @@ def _untuned(start: Start, method: str, percentile: float) -> list[Row]:
 
 def configuration(start: Start) -> dict[str, Any]:
     """Return what must be the same for results to belong together."""
-    return {"study": "pruning", **start.config, "loss_unit": "nats a sample, of all test samples"}
+    return {"study": "pruning", **start.config, "loss_unit": start.loss_unit}
 
 
 def parts(spec: PruningSpec, start: Start) -> Iterator[tuple[tuple, Callable[[], Iterable[tuple]]]]:
@@ -247,7 +247,7 @@ def stored_rows(spec: PruningSpec, start: Start, folder: Path | str) -> tuple[li
         rows += of_study.stored_rows(folder, name, Row, partial(_belongs, method), f"method {method}")
         path = folder / of_study.RUNS / name / SPARSITY
         if method.startswith("iterative") and path.is_file():
-            layers += from_csv(LayerRow, path.read_text(encoding="utf-8"))
+            layers += of_study.read_rows(path, LayerRow)
     return rows, layers
 
 
@@ -313,10 +313,10 @@ def export(spec: PruningSpec, start: Start, folder: Path | str, *, plots: bool =
         If a file cannot be written, or a table is damaged.
     """
     folder = Path(folder)
-    rows, layers = stored_rows(spec, start, folder)
-    text = table(spec, rows, start.compares)
-    contents = {STUDY.tuned: to_csv(Row, rows), SPARSITY: to_csv(LayerRow, layers), "table.md": text}
     with files.locked(folder, wait=60):
+        rows, layers = stored_rows(spec, start, folder)  # within the lock: who writes last knows all
+        text = table(spec, rows, start.compares)
+        contents = {STUDY.tuned: to_csv(Row, rows), SPARSITY: to_csv(LayerRow, layers), "table.md": text}
         for name, content in contents.items():
             files.write_changed(folder / name, content.encode())
         if plots:

@@ -77,7 +77,9 @@ class QuantizationSpec:
         if others := [one for one in tuned if one not in self.bits]:
             raise InputError(f"fine-tuned are some of the bits {', '.join(map(str, self.bits))}, got {others[0]}")
         object.__setattr__(self, "tune_bits", tuned)
-        for text in (self.layers,) if isinstance(self.layers, str) else self.layers or ():
+        if isinstance(self.layers, str):
+            object.__setattr__(self, "layers", (self.layers,))
+        for text in self.layers or ():
             if not isinstance(text, str):
                 raise InputError(f"layers are names or patterns of names, got {text!r}")
         if self.input_bits is not None:
@@ -156,7 +158,7 @@ def _untuned(spec: QuantizationSpec, start: Start, coding: WeightCoding | None) 
 def configuration(spec: QuantizationSpec, start: Start) -> dict[str, Any]:
     """Return what must be the same for results to belong together."""
     layers = list(spec.layers) if spec.layers is not None else "all but the first and the last"
-    return {"study": "quantization", **start.config, "layers": layers, "loss_unit": "nats a sample, of all test samples"}
+    return {"study": "quantization", **start.config, "layers": layers, "loss_unit": start.loss_unit}
 
 
 def parts(spec: QuantizationSpec, start: Start) -> Iterator[tuple[tuple, Callable[[], Iterable[tuple]]]]:
@@ -273,10 +275,10 @@ def export(spec: QuantizationSpec, start: Start, folder: Path | str, *, plots: b
         If a file cannot be written, or a table is damaged.
     """
     folder = Path(folder)
-    rows = stored_rows(spec, start, folder)
     masked = any(parameter.mask is not None for parameter in start.network().parameters)
-    text = table(rows, start.compares)
     with files.locked(folder, wait=60):
+        rows = stored_rows(spec, start, folder)  # within the lock: who writes last knows all
+        text = table(rows, start.compares)
         for name, content in ((STUDY.tuned, to_csv(Row, rows)), ("table.md", text)):
             files.write_changed(folder / name, content.encode())
         if plots:

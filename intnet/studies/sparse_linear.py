@@ -15,7 +15,7 @@ import numpy as np
 from intnet import files
 from intnet._version import __version__
 from intnet.compression.sparse import METHODS, SparseDescent
-from intnet.errors import InputError
+from intnet.errors import InputError, StudyError
 from intnet.studies import tables
 
 X = ((1, -2, -1, -1, 1), (2, -1, 2, 0, -2), (-1, 0, 2, 2, 1))
@@ -54,6 +54,8 @@ class LinearSpec:
         names = (self.methods,) if isinstance(self.methods, str) else tuple(dict.fromkeys(self.methods))
         if unknown := [name for name in names if name not in METHODS]:
             raise InputError(f"methods are {', '.join(METHODS)}, got {unknown[0]!r}")
+        if not names:
+            raise InputError("methods must not be empty")
         object.__setattr__(self, "methods", names)
         object.__setattr__(self, "fraction_bits", tables.numbers("fraction_bits", self.fraction_bits, int, 1, most=52))
         tables.numbers("steps", self.steps, int, 1)
@@ -115,6 +117,10 @@ def run(spec: LinearSpec, folder: Path | str, *, progress: tables.Progress = tab
     for row in table.rows:
         if row[:3] in rows:
             rows[row[:3]].append(row)
+    for key, some in rows.items():
+        if [row.step for row in sorted(some, key=lambda row: row.step)] != list(range(spec.steps + 1)):
+            name = f"{key[0]} {key[1]:g} with {key[2]} fraction bits"
+            raise StudyError(f"{Path(folder) / TABLE} is damaged: it lacks steps of {name}; set it aside with --fresh")
     return [row for some in rows.values() for row in some]
 
 

@@ -91,7 +91,7 @@ def _fields(kind: type) -> Mapping[str, type]:
 @contextmanager
 def opened(
     folder: Path | str, name: str, kind: type[Row], config: Mapping[str, Any], made: Mapping[str, Any],
-    beside: Collection[str] = (),
+    beside: Collection[str] = (), wait: float = 0,
 ) -> Iterator[Table]:  # fmt: skip
     """Take a folder for a study: read the table in it, if there is one. While it is open no other run can use the folder.
 
@@ -109,6 +109,8 @@ def opened(
         What else is written beside it, such as versions.
     beside : collection of str
         What may be in the folder before the configuration is.
+    wait : float
+        For so many seconds, if another run is in it.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def opened(
     config = json.loads(json.dumps(config))  # as it comes back from the file
     with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder):
+    with files.locked(folder, wait):
         table = Table(folder / name, kind)
         with files.explained(folder):
             stored = read_config(folder)
