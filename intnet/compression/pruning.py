@@ -1,8 +1,9 @@
 """Magnitude pruning: weights whose magnitude is below a percentile of a layer, or of all layers, become zero.
 
-The percentile is that of ``numpy.percentile`` with linear interpolation, and the comparison is strict, both exact: of n
-magnitudes in rising order, the q-th percentile lies between numbers k and k + 1, ``k + f = q (n - 1) / 100``. What is pruned
-may grow again when it is trained; a mask, once enforced, holds it at zero after every step.
+The percentile is that of ``numpy.percentile`` with linear interpolation, and the comparison is strict, both exact, where NumPy
+may be a last place beside: of n magnitudes in rising order, the q-th percentile lies between numbers k and k + 1,
+``k + f = q (n - 1) / 100``. What is pruned may grow again when it is trained; a mask, once enforced, holds it at zero after
+every step.
 
 References
 ----------
@@ -213,7 +214,7 @@ def _counted(chosen: dict[str, Parameter]) -> list[Sparsity]:
 
 def _share(percentile: Any) -> Fraction:
     try:
-        if isinstance(percentile, bool):
+        if isinstance(percentile, (bool, np.ndarray)):
             raise ValueError
         exact = Fraction(str(percentile))  # 0.1 is a tenth
     except (TypeError, ValueError, ZeroDivisionError):

@@ -4,7 +4,8 @@ Weights become codes of 1 to 8 bits anew before every product, from what is stor
 The gradient of the coded weights is taken for that of the stored ones, so fine-tuning is training, and nothing else. Biases,
 batch normalization and accumulators stay as the recipe has them.
 
-With n bits, ``low`` and ``high`` the least and the greatest weight of a tensor, all rounded to nearest, ties to even:
+With n bits, ``low`` and ``high`` the least and the greatest weight of a tensor that no mask holds at zero, all rounded to
+nearest, ties to even:
 
     affine, ratio        k = round((2^n - 1) (w - low) / (high - low)),   w' = low + k (high - low) / (2^n - 1)
     affine, power        k = round(w / 2^s) + zero, in 0..2^n - 1,        w' = 2^s (k - zero)

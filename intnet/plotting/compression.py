@@ -14,6 +14,7 @@ _WORDS = {
     "gd": "plain", "projected": "projected, {:g} kept", "l1": r"L1, $\lambda$ = {:g}",
     "proximal": r"soft threshold {:g}", "trimmed": r"trimmed, threshold {:g}",
 }  # fmt: skip
+_TITLES = {"gd": "plain", "projected": "projected", "l1": "L1", "proximal": "proximal", "trimmed": "trimmed L1"}
 
 
 def _runs(rows: Sequence[Any]) -> dict[tuple[str, float, int], list[Any]]:
@@ -54,7 +55,7 @@ def plot_sparse_descent(rows: Sequence[Any], fraction_bits: int) -> Figure:
         steps = [row.step for row in some]
         top.semilogy(steps, [max(row.loss, floor) for row in some], color="black")
         top.set_title(_WORDS[method].format(parameter), fontsize=10)
-        top.set_ylim(floor / 3, 200)
+        top.set_ylim(max(floor, min(row.loss for row in some)) / 3, 200)
         values = np.array([row.weights for row in some])
         for j in range(values.shape[1]):
             bottom.plot(steps, values[:, j], color=f"C{j}", label=f"$w_{j}$")
@@ -93,10 +94,11 @@ def plot_sparse_bits(rows: Sequence[Any]) -> Figure:
                     [row.step for row in some], losses, color=f"C{parameters.index(parameter)}", linestyle=style,
                     linewidth=1.2, label=label,
                 )  # fmt: skip
-        ax.set(xlabel="step")
-        ax.legend(frameon=False, fontsize=8, loc="lower left")
+        ax.set(xlabel="step", title=_TITLES[method])
+        ax.legend(fontsize=8, loc="upper right", frameon=False)
         _dress(ax)
     axes[0].set_ylabel("loss")
+    axes[0].set_ylim(top=1e8)  # room for the legends
     lines = [axes[0].plot([], [], color="0.3", linestyle=styles.get(bits, "-"))[0] for bits in widths]
     figure.legend(lines, [f"{bits} fraction bits" for bits in widths], loc="outside upper center", ncols=6, frameon=False)
     return figure
@@ -142,7 +144,7 @@ def plot_pruning(rows: Sequence[Any], *, title: str = "") -> Figure:
 
 
 def plot_sparsity(rows: Sequence[Any], *, title: str = "") -> Figure:
-    """Draw the share of zeros of every layer, a line a method.
+    """Draw the share of zeros of every layer, a marker a method.
 
     Parameters
     ----------
