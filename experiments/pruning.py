@@ -66,7 +66,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_usual("results/pruning-STUDY")
     add = parser.add_argument_group("linear").add_argument
-    add("--fraction-bits", type=commandline.integer_range, metavar="A,B", help="of all numbers, 7..50 (default: 40,16,12,8)")
+    add("--fraction-bits", type=commandline.integer_range, metavar="A,B", help="of all numbers, 7..47 (default: 40,16,12,8)")
     add("--steps", type=at_least_1, metavar="N", help="(default: 200)")
     add = parser.add_argument_group("resnet20").add_argument
     add("--percentile", type=commandline.number, metavar="Q", help="what is pruned in the end, 0..100 (default: 80)")
