@@ -69,7 +69,7 @@ def start(arguments: argparse.Namespace, study, name: str, check=lambda _: None)
     spec = compression.dense_spec(**given)
     check(training.prepare(spec, data_dir).trainer.network)
     commandline.begin_anew(arguments, study.set_aside)
-    with bar(arguments) as (show, update):
+    with Bar(arguments) as (show, update):
         return compression.dense(
             spec, arguments.out, data_dir, begun=lambda trainer: show.begun("dense", trainer), progress=update,
             after=lambda trainer: show.line("dense", trainer.epoch, trainer.history[-1].test_accuracy or 0.0),
@@ -92,7 +92,7 @@ def _stored(arguments: argparse.Namespace, checkpoint):
     return found
 
 
-class bar:  # noqa: N801
+class Bar:
     """A progress bar over samples; entered, it gives itself and its update."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:

@@ -127,7 +127,7 @@ def _resnet(arguments: argparse.Namespace) -> list[str]:
     tuned = _networks.tuning(arguments, 20 if arguments.epochs is None else arguments.epochs)
     spec = study.PruningSpec(**given, tuning=tuned)
     start = _networks.start(arguments, study.STUDY, "pruning", spec.tuning.check)
-    with _networks.bar(arguments) as (show, update):
+    with _networks.Bar(arguments) as (show, update):
         elsewhere = study.run(
             spec, start, arguments.out, begun=lambda one: show.begun(one.name, one.trainer), progress=update,
             after=lambda row: show.line(row.method, row.epoch, row.test_accuracy),

@@ -85,7 +85,7 @@ def main(arguments: argparse.Namespace) -> None:
         spec.tuning.check(network)
 
     start = _networks.start(arguments, study.STUDY, "quantization", check)
-    with _networks.bar(arguments) as (show, update):
+    with _networks.Bar(arguments) as (show, update):
         elsewhere = study.run(
             spec, start, arguments.out, begun=lambda one: show.begun(one.name, one.trainer), progress=update,
             after=lambda row: show.line(f"{row.scheme}, {row.bits} bits", row.finetuned, row.test_accuracy),

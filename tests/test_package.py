@@ -32,7 +32,7 @@ ROOMS = {
     "online": {"errors", "formats", "arithmetic", "kernels", "jobs"},
     "regression": {"errors", "formats", "kernels", "jobs", "optimizers", "random"},
     "bit_centering": {"errors", "formats", "arithmetic", "jobs", "kernels", "optimizers", "random", "regression"},
-    "compression": {"errors", "formats", "kernels", "layers", "network", "optimizers", "recipe", "tensor"},
+    "compression": {"arithmetic", "errors", "formats", "kernels", "layers", "network", "optimizers", "recipe", "tensor"},
     "gradients": {"errors", "formats", "arithmetic", "kernels", "layers", "losses", "network", "random", "tensor"},
     "sweeps": {"errors", "files", "formats", "online"},
     "studies": {

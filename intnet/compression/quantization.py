@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intnet import kernels
+from intnet.arithmetic import divide_ties_even
 from intnet.compression._layers import choose
 from intnet.errors import InputError
 from intnet.formats import BlockFloat, Overflow, Rounding
@@ -160,7 +161,7 @@ class WeightCoding:
 
 
 def _nearest(value: int, shift: int) -> int:
-    return round(Fraction(value, 1 << shift))
+    return int(divide_ties_even(np.int64(value), np.int64(1 << shift)))
 
 
 def quantizable(network: Network) -> list[str]:

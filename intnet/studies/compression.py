@@ -68,8 +68,12 @@ class Start:
     @property
     def compares(self) -> bool:
         """Whether it is what the course has: ResNet-20 on CIFAR-10, of whatever width and pixels, not pruned before."""
-        pruned = any(name.endswith("/mask") for name in self.stored.arrays)
-        return self.model == "resnet20" and self.stored.config["dataset"]["name"] in _COMPARED and not pruned
+        return self.model == "resnet20" and self.stored.config["dataset"]["name"] in _COMPARED and not self.masked
+
+    @property
+    def masked(self) -> bool:
+        """Whether it has masks."""
+        return any(name.endswith("/mask") for name in self.stored.arrays)
 
     @cached_property
     def loss_unit(self) -> str:
@@ -364,6 +368,26 @@ class Study:
                 rows += found
                 progress(1)
         return rows
+
+    def run(
+        self, folder: Path | str, config: Mapping[str, Any], parts: Iterable[tuple[tuple, Callable[[], Iterable[tuple]]]],
+        trajectories: Iterable[of_study.Trajectory[Any]], *, begun: Callable[[Any], object] | None = None,
+        progress: tables.Progress | None = None, after: Callable[[Any], object] | None = None,
+    ) -> list[str]:  # fmt: skip
+        """Evaluate what is not fine-tuned, see `run_untuned`, then fine-tune, from wherever the folder is.
+
+        Returns
+        -------
+        list of str
+            The trainings that another process is doing.
+
+        Raises
+        ------
+        StudyError
+            If the folder cannot be used, or holds another study.
+        """
+        self.run_untuned(folder, config, parts)
+        return of_study.run(trajectories, folder, self.files, lambda _: None, begun=begun, progress=progress, after=after)
 
     def set_aside(self, folder: Path | str) -> Path | None:
         """Rename the folder to a dated name: see :func:`intnet.files.set_aside`."""

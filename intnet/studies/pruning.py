@@ -197,26 +197,9 @@ def trajectories(spec: PruningSpec, start: Start) -> Iterator[Trajectory]:
         yield Trajectory(name, spec.tuning.trainer(start, start.network()), config, method, spec, start)
 
 
-def run(
-    spec: PruningSpec, start: Start, folder: Path | str, *, begun: Callable[[Any], object] | None = None,
-    progress: tables.Progress | None = None, after: Callable[[Row], object] | None = None,
-) -> list[str]:  # fmt: skip
-    """Prune, evaluate and fine-tune, from wherever the folder is.
-
-    Returns
-    -------
-    list of str
-        The trainings that another process is doing.
-
-    Raises
-    ------
-    StudyError
-        If the folder cannot be used, or holds another study.
-    """
-    STUDY.run_untuned(folder, configuration(start), parts(spec, start))
-    return of_study.run(
-        trajectories(spec, start), folder, STUDY.files, lambda _: None, begun=begun, progress=progress, after=after
-    )
+def run(spec: PruningSpec, start: Start, folder: Path | str, **told: Any) -> list[str]:
+    """Prune, evaluate and fine-tune: see :meth:`intnet.studies.compression.Study.run`, which takes `told`."""
+    return STUDY.run(folder, configuration(start), parts(spec, start), trajectories(spec, start), **told)
 
 
 # 4. Reading -------------------------------------------------------------------------------------------------------------

@@ -177,27 +177,10 @@ def trajectories(spec: QuantizationSpec, start: Start) -> Iterator[Trajectory]:
         yield Trajectory(f"{name}-{coding.bits}", spec.tuning.trainer(start, network), config, name, coding.bits, start)
 
 
-def run(
-    spec: QuantizationSpec, start: Start, folder: Path | str, *, begun: Callable[[Any], object] | None = None,
-    progress: tables.Progress | None = None, after: Callable[[Row], object] | None = None,
-) -> list[str]:  # fmt: skip
-    """Evaluate and fine-tune, from wherever the folder is.
-
-    Returns
-    -------
-    list of str
-        The trainings that another process is doing.
-
-    Raises
-    ------
-    StudyError
-        If the folder cannot be used, or holds another study.
-    """
+def run(spec: QuantizationSpec, start: Start, folder: Path | str, **told: Any) -> list[str]:
+    """Evaluate and fine-tune: see :meth:`intnet.studies.compression.Study.run`, which takes `told`."""
     spec.apply(start.network(), spec.codings(spec.bits)[0])  # refuses unknown layers before anything is stored
-    STUDY.run_untuned(folder, configuration(spec, start), parts(spec, start))
-    return of_study.run(
-        trajectories(spec, start), folder, STUDY.files, lambda _: None, begun=begun, progress=progress, after=after
-    )
+    return STUDY.run(folder, configuration(spec, start), parts(spec, start), trajectories(spec, start), **told)
 
 
 # 3. Reading -------------------------------------------------------------------------------------------------------------
@@ -275,7 +258,6 @@ def export(spec: QuantizationSpec, start: Start, folder: Path | str, *, plots: b
         If a file cannot be written, or a table is damaged.
     """
     folder = Path(folder)
-    masked = any(parameter.mask is not None for parameter in start.network().parameters)
     with files.locked(folder, wait=60):
         rows = stored_rows(spec, start, folder)  # within the lock: who writes last knows all
         text = table(rows, start.compares)
@@ -284,7 +266,7 @@ def export(spec: QuantizationSpec, start: Start, folder: Path | str, *, plots: b
         if plots:
             from intnet import plotting
 
-            figure = plotting.plot_quantization(rows, title=f"{start.title}{', pruned' if masked else ''}")
+            figure = plotting.plot_quantization(rows, title=f"{start.title}{', pruned' if start.masked else ''}")
             files.write_atomically(folder / PICTURE, partial(figure.savefig, dpi=150))
     ends = of_study.stored_ends(folder, (f"{name_of(spec, one)}-{one.bits}" for one in spec.codings(spec.tune_bits or ())))
     return [text.rstrip(), *(f"{name} ended early: {why}." for name, why in ends.items())]
