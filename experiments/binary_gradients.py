@@ -36,7 +36,8 @@ The toy: inputs N(0, 1), three hidden layers as wide as the inputs, one output; 
 All arithmetic is exact in integers: weights of 20 fraction bits, inputs of 12; a loss is a sum in two words."""
 
 EPILOG = """\
-what you get in --out: a table as CSV, the findings as JSON, pictures, config.json
+what you get in --out: a table as CSV, the findings as JSON, pictures, config.json, and all of it on one page for a browser:
+report.html
 thin-resnet, binary weights: epsilon acts on the weights behind the signs; rows of CDG with epsilon 0 change every sign
 
 examples:
@@ -196,8 +197,9 @@ def main(arguments: argparse.Namespace) -> None:
     with tqdm(total=total(spec), disable=arguments.quiet or None, leave=False) as bar:
         rows = run(spec, arguments.out, progress=bar.update)
     sentences = export(arguments.study, rows, arguments.out, plots=not arguments.no_plots)
-    if not arguments.quiet:
-        print(*sentences, f"Results: {arguments.out}", sep="\n")
+    where = {"rosenbrock": "the Rosenbrock function", "thin-resnet": f"ResNet-18 on {getattr(spec, 'dataset', '')}"}
+    title = f"Binary gradients, {arguments.study}: {where.get(arguments.study, 'perceptrons of signs')}"
+    commandline.finish(arguments, title, sentences)
 
 
 def _one(name: str, values: tuple, error: type[Exception]):

@@ -20,6 +20,7 @@ The learning rate is 2^-shift. A number with f fraction bits is an integer that 
 
 EPILOG = """\
 what you get in --out:
+  report.html               all of it on one page, for a browser: sentences, pictures, a table to sort, settings
   cliffs.png, surface.png   the pictures
   cliffs.json               where the cliffs are, with sentences
   grid.csv, grid.nc         every cell: accuracy, update size, quantization error, updates lost to rounding, overflows
@@ -95,8 +96,8 @@ def main(arguments: argparse.Namespace) -> None:
             with tqdm(total=missing, unit="cell", disable=arguments.quiet, leave=False) as bar:
                 cliffs.run_grid(spec, store, load, threads=arguments.threads, device=device, progress=bar.update)
         found = cliffs.export(store, plots=not arguments.no_plots)
-    if not arguments.quiet:
-        print(*found["sentences"], f"Results: {arguments.out}", sep="\n")
+    title = f"Cliffs: {arguments.dataset}, one dense layer, {arguments.iterations:,} samples a training"
+    commandline.finish(arguments, title, found["sentences"])
 
 
 def interrupted(arguments: argparse.Namespace) -> str:

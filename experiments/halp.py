@@ -30,6 +30,7 @@ methods: sgd and svrg in wide words; halp; of the first two studies lp_sgd and l
 
 EPILOG = """\
 what you get in --out:
+  report.html                  all of it on one page, for a browser: sentences, pictures, tables to sort, settings
   convex.csv or digits.csv     every number: problem, method, bits (0: wide), mu, T, scale, seed, iteration, and the distance
                                or the norm of the gradient
   .json, .png, config.json     the findings, a picture on a log scale, and what was asked for
@@ -132,13 +133,11 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the study."""
     names = {*OWN, "bits", "mu", "recentre", "scale", "rounding", "rate"}
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    sentences = (_resnet if arguments.study in RESNET else _convex)(arguments, given)
-    if not arguments.quiet:
-        print(*sentences, f"Results: {arguments.out}", sep="\n")
+    commandline.finish(arguments, *(_resnet if arguments.study in RESNET else _convex)(arguments, given))
 
 
-def _convex(arguments: argparse.Namespace, given: dict) -> list[str]:
-    """Run a convex study: its runs are independent, and trained in threads."""
+def _convex(arguments: argparse.Namespace, given: dict) -> tuple[str, list[str]]:
+    """Run a convex study: its runs are independent, and trained in threads. Return a title and what came out."""
     from tqdm.auto import tqdm
 
     from intnet import datasets
@@ -155,10 +154,11 @@ def _convex(arguments: argparse.Namespace, given: dict) -> list[str]:
     run = halp_convex.run_convex if convex else halp_convex.run_digits
     with tqdm(total=total, unit="run", disable=arguments.quiet or None, leave=False) as bar:
         run(spec, arguments.out, **data, threads=arguments.threads, progress=bar.update)
-    return export(spec, arguments.out, plots=not arguments.no_plots)
+    what = f"least squares, problem {' and '.join(spec.problems)}" if convex else "softmax regression on digits"
+    return f"HALP: {what}", export(spec, arguments.out, plots=not arguments.no_plots)
 
 
-def _resnet(arguments: argparse.Namespace, given: dict) -> list[str]:
+def _resnet(arguments: argparse.Namespace, given: dict) -> tuple[str, list[str]]:
     """Run the study of a network, behind a progress bar, with a line for every epoch."""
     from tqdm.auto import tqdm
 
@@ -194,7 +194,8 @@ def _resnet(arguments: argparse.Namespace, given: dict) -> list[str]:
     if kept := study.not_asked_for(spec, arguments.out):
         others.append(f"Also kept there, and not asked for, so not in the tables: {', '.join(kept)}.")
     ended = study.stored_ends(spec, arguments.out)
-    return [study.table(spec, rows, ended), *study.describe(spec, rows, ended), *others]
+    title = f"HALP: {spec.dataset}, ResNet-18 at width {spec.width:g}"
+    return title, [study.table(spec, rows, ended), *study.describe(spec, rows, ended), *others]
 
 
 def interrupted(arguments: argparse.Namespace) -> str:

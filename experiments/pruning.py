@@ -28,6 +28,7 @@ studies (--study):
 
 EPILOG = """\
 what you get in --out:
+  report.html   all of it on one page, for a browser: sentences, pictures, tables to sort, settings
   linear.csv    a row a step: method, parameter (1st: 0, kept weights, lambda, threshold), loss, weights; table.md, pictures
   pruning.csv   a row a method, percentile and epoch (0: not fine-tuned); sparsity.csv: zeros by layer; table.md, pictures
   dense/, runs/ checkpoints: of the network trained here, and of each method, from which experiments/quantization.py can go on
@@ -88,13 +89,11 @@ def parse() -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the study."""
-    sentences = (_linear if arguments.study == "linear" else _resnet)(arguments)
-    if not arguments.quiet:
-        print(*sentences, f"Results: {arguments.out}", sep="\n")
+    commandline.finish(arguments, *(_linear if arguments.study == "linear" else _resnet)(arguments))
 
 
-def _linear(arguments: argparse.Namespace) -> list[str]:
-    """Run the descents."""
+def _linear(arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    """Run the descents, and return a title and what came out."""
     from functools import partial
 
     from tqdm.auto import tqdm
@@ -108,11 +107,12 @@ def _linear(arguments: argparse.Namespace) -> list[str]:
     total = len(spec.runs()) * len(spec.fraction_bits)
     with tqdm(total=total, unit="run", disable=arguments.quiet or None, leave=False) as bar:
         rows = study.run(spec, arguments.out, progress=bar.update)
-    return study.export(rows, arguments.out, plots=not arguments.no_plots)
+    title = "Sparse descent: three equations in five unknowns"
+    return title, study.export(rows, arguments.out, plots=not arguments.no_plots)
 
 
-def _resnet(arguments: argparse.Namespace) -> list[str]:
-    """Train, prune and fine-tune a network."""
+def _resnet(arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    """Train, prune and fine-tune a network, and return a title and what came out."""
     from intnet import kernels
     from intnet.errors import InputError
     from intnet.studies import pruning as study
@@ -133,7 +133,8 @@ def _resnet(arguments: argparse.Namespace) -> list[str]:
             after=lambda row: show.line(row.method, row.epoch, row.test_accuracy),
         )  # fmt: skip
     others = [f"Trained by another command meanwhile: {', '.join(elsewhere)}."] if elsewhere else []
-    return [*study.export(spec, start, arguments.out, plots=not arguments.no_plots), *others]
+    sentences = study.export(spec, start, arguments.out, plots=not arguments.no_plots)
+    return f"Pruning: {start.title}", [*sentences, *others]
 
 
 def interrupted(arguments: argparse.Namespace) -> str:

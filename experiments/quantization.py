@@ -23,6 +23,7 @@ stored ones. Masks of a pruned checkpoint hold on: its zeros stay exactly zero."
 
 EPILOG = """\
 what you get in --out:
+  report.html         all of it on one page, for a browser: sentences, picture, tables to sort, settings
   quantization.csv    scheme, bits, finetuned (epochs of fine-tuning; 0: none), test_loss, test_accuracy; the row "none" is the
                       network as it is stored
   quantization.png    accuracy against bits; table.md: drops from the start, beside those of a course
@@ -92,8 +93,7 @@ def main(arguments: argparse.Namespace) -> None:
         )  # fmt: skip
     sentences = study.export(spec, start, arguments.out, plots=not arguments.no_plots)
     others = [f"Trained by another command meanwhile: {', '.join(elsewhere)}."] if elsewhere else []
-    if not arguments.quiet:
-        print(*sentences, *others, f"Results: {arguments.out}", sep="\n")
+    commandline.finish(arguments, f"Few-bit weights: {start.title}{', pruned' if start.masked else ''}", [*sentences, *others])
 
 
 def interrupted(arguments: argparse.Namespace) -> str:

@@ -27,6 +27,7 @@ studies (--study):
 
 EPILOG = """\
 what you get in --out:
+  report.html                              all of it on one page, for a browser: sentences, picture, table to sort, settings
   linear.csv, logistic.csv or epochs.csv   every number; errors are fractions of 1, distances are squared, losses in nats
   a picture, config.json                   and of a network runs/, with a checkpoint of each recipe and seed, and table.md
 
@@ -129,13 +130,11 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the study."""
     given = {name: value for name, value in vars(arguments).items() if value is not None and name in OWN}
     given |= {} if arguments.rate is None else {"rate": arguments.rate}
-    sentences = (_network if arguments.study in NETWORKS else _convex)(arguments, given)
-    if not arguments.quiet:
-        print(*sentences, f"Results: {arguments.out}", sep="\n")
+    commandline.finish(arguments, *(_network if arguments.study in NETWORKS else _convex)(arguments, given))
 
 
-def _convex(arguments: argparse.Namespace, given: dict) -> list[str]:
-    """Run a study of a convex problem: its runs are independent, and trained in threads."""
+def _convex(arguments: argparse.Namespace, given: dict) -> tuple[str, list[str]]:
+    """Run a study of a convex problem: its runs are independent, and trained in threads. Return a title and what came out."""
     from tqdm.auto import tqdm
 
     from intnet import datasets
@@ -153,10 +152,11 @@ def _convex(arguments: argparse.Namespace, given: dict) -> list[str]:
     with tqdm(total=len(spec.runs()), unit="run", disable=arguments.quiet or None, leave=False) as bar:
         run = swalp_convex.run_linear if linear else swalp_convex.run_logistic
         run(spec, arguments.out, **data, threads=arguments.threads, progress=bar.update)
-    return export(spec, arguments.out, plots=not arguments.no_plots)
+    title = f"SWALP: {'least squares in 256 dimensions' if linear else f'softmax regression on {spec.dataset}'}"
+    return title, export(spec, arguments.out, plots=not arguments.no_plots)
 
 
-def _network(arguments: argparse.Namespace, given: dict) -> list[str]:
+def _network(arguments: argparse.Namespace, given: dict) -> tuple[str, list[str]]:
     """Run a study of a network, behind a progress bar, with a line for every row of its table."""
     from tqdm.auto import tqdm
 
@@ -188,7 +188,8 @@ def _network(arguments: argparse.Namespace, given: dict) -> list[str]:
     if kept := swalp.not_asked_for(spec, arguments.out):
         others.append(f"Also kept there, and not asked for, so not in the tables: {', '.join(kept)}.")
     others += [f"{name} ended early: {why}." for name, why in swalp.stored_ends(spec, arguments.out).items()]
-    return [swalp.table(spec, rows), *swalp.describe(spec, rows), *others]
+    title = f"SWALP: {spec.dataset}, {spec.model} at width {spec.width:g}"
+    return title, [swalp.table(spec, rows), *swalp.describe(spec, rows), *others]
 
 
 def interrupted(arguments: argparse.Namespace) -> str:

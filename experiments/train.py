@@ -26,6 +26,7 @@ recipes (--recipe), or a .json file like the "recipe" in config.json:
 
 EPILOG = """\
 what you get in --out:
+  report.html                  all of it on one page, for a browser: sentences, pictures, tables to sort, telemetry, settings
   train.csv                    a row an epoch: loss, accuracies (fractions of 1), seconds
   telemetry.csv                a row a tensor, role and epoch: range, bits used, saturated, wrapped, lost to rounding, count
   training.png, telemetry.png  pictures of both
@@ -153,8 +154,8 @@ def main(arguments: argparse.Namespace) -> None:
     with training.opened(ready, arguments.out) as folder:
         _run(ready, folder, arguments.quiet)
         training.export(ready, folder, plots=not arguments.no_plots)
-    if not arguments.quiet:
-        print(*training.describe(ready), f"Results: {arguments.out}", sep="\n")
+    title = f"Training: {ready.spec.dataset}, {ready.spec.model}, {ready.trainer.network.recipe.name}"
+    commandline.finish(arguments, title, training.describe(ready))
 
 
 def _run(ready, folder: Path, quiet: bool) -> None:

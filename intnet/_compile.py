@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).resolve().parent
 APART = (
     "bit_centering.py", "checkpoint.py", "commandline.py", "compression", "datasets", "files.py", "gradients", "inputs.py",
     "jobs.py", "layers", "losses.py", "models.py", "network.py", "online.py", "optimizers", "plotting", "recipe.py",
-    "regression.py", "sklearn.py", "studies", "sweeps", "telemetry.py", "tensor", "training.py",
+    "regression.py", "report", "sklearn.py", "studies", "sweeps", "telemetry.py", "tensor", "training.py",
 )  # fmt: skip
 """What holds no compiled function, and nothing that one imports: an edit there leaves the cache as it is."""
 

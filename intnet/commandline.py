@@ -10,15 +10,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from intnet.errors import InputError
+from intnet.errors import InputError, InUseError
 
 AXIS_MAX = 2**16
 """The most values of a range."""
+
+PATIENCE = 60
+"""Seconds to wait for another run that writes into the folder."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -172,6 +175,20 @@ def how_to_go_on(arguments: argparse.Namespace, kept: str) -> str:
     """Return the line for Ctrl-C: what is kept, and how to go on."""
     command = "the same command without --fresh" if arguments.fresh else "the same command"
     return f"Interrupted. {kept} are kept in {arguments.out}; {command} goes on from there."
+
+
+def finish(arguments: argparse.Namespace, title: str, sentences: Sequence[str]) -> None:
+    """Write the report of the results folder, and print what came out unless the program is to be quiet.
+
+    Another run that has the folder writes the report when it ends.
+    """
+    from intnet import files
+    from intnet.report import write_report
+
+    with suppress(InUseError), files.locked(arguments.out, wait=PATIENCE):
+        write_report(arguments.out, title=title, sentences=sentences)
+    if not arguments.quiet:
+        sys.stdout.write("\n".join((*sentences, f"Results: {arguments.out}\n")))
 
 
 def run(

@@ -10,6 +10,9 @@ from pathlib import Path
 from intnet.errors import InUseError, StudyError
 
 LOCK = ".lock"
+REPORT = "report.html"
+"""What every study's folder may have: see :func:`intnet.report.write_report`."""
+
 UNWRITABLE = "check that the folder is writable, or choose another --out"
 
 
@@ -21,7 +24,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     StudyError
         If the file cannot be written.
     """
-    draft = path.with_name(f".{path.stem}.draft{path.suffix}")
+    draft = path.with_name(_draft(path.name))
     try:
         write(draft)
         with draft.open("rb") as file:
@@ -32,6 +35,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def _draft(name: str) -> str:
+    return f".{Path(name).stem}.draft{Path(name).suffix}"
 
 
 def write_changed(path: Path, content: bytes) -> None:
@@ -99,7 +106,7 @@ def set_aside(folder: Path | str, mark: str, exports: Collection[str]) -> Path |
     mark : str
         The file by which results are known.
     exports : collection of str
-        Files made from it: a folder with nothing else is one of results, too.
+        Files made from it: a folder with nothing else, but for a report, is one of results, too.
 
     Raises
     ------
@@ -114,7 +121,7 @@ def set_aside(folder: Path | str, mark: str, exports: Collection[str]) -> Path |
     names = set(os.listdir(folder)) if folder.is_dir() else {folder.name}
     if names <= {LOCK}:
         return None
-    if mark not in names and not names <= {LOCK, *exports}:
+    if mark not in names and not names <= {LOCK, REPORT, *exports, _draft(REPORT)}:
         raise StudyError(f"{folder} holds no study ({mark} is missing), so it is not set aside; choose another --out")
     if Path.cwd().is_relative_to(folder.resolve()):
         raise StudyError(f"{folder} cannot be set aside from within; go to another folder and name it with --out")

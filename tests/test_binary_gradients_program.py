@@ -94,14 +94,14 @@ def test_help_teaches():
 def test_each_study_writes_its_files(made, study):
     folder, run = made(study)
     assert run.stderr == ""
-    assert names(folder) == FILES[study] | {"config.json"}
+    assert names(folder) == FILES[study] | {"config.json", "report.html"}
     rows = table(folder / table_of(study))
     assert tuple(rows[0]) == COLUMNS[study]._fields
     config = json.loads((folder / "config.json").read_text())
     assert config["study"] == study
     sentences = json.loads(next(folder.glob(f"{study.replace('-', '_')}.json")).read_text())["findings"]
     assert run.stdout.splitlines() == [*sentences, f"Results: {folder}"]
-    known = {*toy_gradients.FILES, *rosenbrock.FILES, *thin_resnet.FILES, "config.json"}
+    known = {*toy_gradients.FILES, *rosenbrock.FILES, *thin_resnet.FILES, "config.json", "report.html"}
     assert names(folder) <= known  # so --fresh knows them
 
 
@@ -129,7 +129,7 @@ def test_training_before_is_asked_for(option, kinds, tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert {row["pretrained"] for row in table(tmp_path / "stochastic_rounding.csv")} == kinds
-    assert names(tmp_path) == {"stochastic_rounding.csv", "stochastic_rounding.json", "config.json"}
+    assert names(tmp_path) == {"stochastic_rounding.csv", "stochastic_rounding.json", "config.json", "report.html"}
 
 
 def test_a_finished_study_is_only_read(made, tmp_path):

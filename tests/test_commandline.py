@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from intnet import commandline
+from intnet import commandline, files
 from intnet.errors import InputError
 
 READERS = [commandline.words, commandline.numbers, commandline.integers, commandline.integer(range(1, 9)), commandline.number]
@@ -182,6 +182,22 @@ def test_how_to_go_on_is_without_fresh():
     assert commandline.how_to_go_on(arguments, "Finished epochs") == (
         "Interrupted. Finished epochs are kept in a; the same command without --fresh goes on from there."
     )
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_end_is_a_report_and_what_came_out(tmp_path, capsys, quiet):
+    arguments = argparse.Namespace(out=tmp_path, quiet=quiet)
+    commandline.finish(arguments, "A study", ["It works.", "It is fast."])
+    assert capsys.readouterr().out == ("" if quiet else f"It works.\nIt is fast.\nResults: {tmp_path}\n")
+    assert "<p>It is fast.</p>" in (tmp_path / files.REPORT).read_text()
+
+
+def test_another_run_in_the_folder_writes_the_report(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(commandline, "PATIENCE", 0)
+    with files.locked(tmp_path):
+        commandline.finish(argparse.Namespace(out=tmp_path, quiet=False), "A study", ["It works."])
+    assert capsys.readouterr().out == f"It works.\nResults: {tmp_path}\n"
+    assert not (tmp_path / files.REPORT).exists()
 
 
 def test_it_imports_nothing_heavy():

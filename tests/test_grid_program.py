@@ -20,7 +20,7 @@ AXES = ("--lr-shifts", "9:11", "--fraction-bits", "12:14")
 SMALL = (*AXES, "--iterations", "1001", "--no-plots")
 STUDY = GridSpec("digits", iterations=1001).study()
 LONG = ("--lr-shifts", "7:15", "--fraction-bits", "12:20", "--seeds", "8", "--iterations", "10000", "--no-plots", "--quiet")
-FILES = {"config.json", "grid.sqlite", "grid.csv", "grid.nc", "cliffs.json"}
+FILES = {"config.json", "grid.sqlite", "grid.csv", "grid.nc", "cliffs.json", "report.html"}
 PICTURES = {"surface.png", "cliffs.png"}
 
 
@@ -80,6 +80,7 @@ def test_help_teaches():
     assert (run.returncode, run.stderr) == (0, "")
     for part in (
         "cliffs.png",
+        "report.html",
         "--fraction-bits",
         "half-open",
         "2^-shift",

@@ -27,7 +27,7 @@ def test_the_convex_study(tmp_path):
     folder = tmp_path / "convex"
     run = program(*TINY, "--out", folder)
     assert run.returncode == 0, run.stderr
-    assert names(folder) == {"convex.csv", "convex.json", "convex.png", "config.json"}
+    assert names(folder) == {"convex.csv", "convex.json", "convex.png", "config.json", "report.html"}
     rows = table(folder / "convex.csv")
     assert tuple(rows[0]) == ("problem", "method", "bits", "mu", "T", "scale", "seed", "iteration", "distance")
     assert {row["method"] for row in rows} == {"sgd", "svrg", "halp", "lp_sgd", "lp_svrg"}
@@ -70,7 +70,7 @@ def test_the_resnet_study(made):
     assert len(rows) == 2 * 6
     assert all(float(row["saturated"]) > 0 for row in rows if row["bits"] == "2")
     pictures = {"loss-by-period.png", "accuracy-by-period.png", "loss-by-bits.png", "accuracy-by-bits.png"}
-    assert names(folder) == pictures | {"runs", "epochs.csv", "training_loss.csv", "table.md", "config.json"}
+    assert names(folder) == pictures | {"runs", "epochs.csv", "training_loss.csv", "table.md", "config.json", "report.html"}
     losses = table(folder / "training_loss.csv")
     assert tuple(losses[0]) == SmoothedLoss._fields
     assert [row["iteration"] for row in losses] == ["6"] * 6

@@ -26,7 +26,7 @@ OPTIONS = (  # of a network
     *("from", "dataset", "model", "width", "recipe", "train-epochs", "samples", "train-seed", "data-dir"),
     *("batch", "rate", "momentum", "decay", "seed", "epochs", "prune-epochs", "percentile", "percentiles"),
 )
-FILES = {"config.json", "untuned.csv", "pruning.csv", "sparsity.csv", "table.md", "dense", "runs"}
+FILES = {"config.json", "untuned.csv", "pruning.csv", "sparsity.csv", "table.md", "report.html", "dense", "runs"}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_examples_of_the_help_are_read():
 def test_the_linear_study(linear):
     folder, run = linear
     assert (run.returncode, run.stderr) == (0, "")
-    assert names(folder) == {"config.json", *sparse_linear.FILES}
+    assert names(folder) == {"config.json", "report.html", *sparse_linear.FILES}
     rows = table(folder / "linear.csv")
     assert ",".join(rows[0]) == "method,parameter,fraction_bits,step,loss,w0,w1,w2,w3,w4"
     assert len(rows) == 5 * 2 * 21
@@ -121,7 +121,7 @@ def test_the_study_of_a_network(made):
     config = json.loads((folder / "config.json").read_text())
     assert (config["study"], config["dataset"]["name"], config["samples"]) == ("pruning", "digits", 64)
     assert config["start_sha256"] == compression.load(folder / "dense").digest
-    assert names(folder) <= {*pruning.STUDY.files, "runs"}  # so --fresh knows them
+    assert names(folder) <= {*pruning.STUDY.files, "report.html", "runs"}  # so --fresh knows them
 
 
 def test_the_dense_network_is_a_training_like_any_other(made):
@@ -135,7 +135,7 @@ def test_quiet_says_nothing_and_without_plots_there_is_none(made, tmp_path):
     for options in ((*LINEAR, "--out", tmp_path / "a"), (*ITERATIVE, *begun(made), "--epochs", "0", "--out", tmp_path / "b")):
         run = program(*options, "--quiet", "--no-plots")
         assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    assert names(tmp_path / "a") == {"config.json", "linear.csv", "table.md"}
+    assert names(tmp_path / "a") == {"config.json", "linear.csv", "table.md", "report.html"}
     assert names(tmp_path / "b") == FILES - {"dense", "runs"}
 
 
@@ -147,7 +147,7 @@ def test_without_plots_matplotlib_is_not_needed(tmp_path):
     command = [sys.executable, "-c", code, program.path.parent, program.path, *LINEAR, "--no-plots", "--out", tmp_path / "a"]
     run = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
-    assert names(tmp_path / "a") == {"config.json", "linear.csv", "table.md"}
+    assert names(tmp_path / "a") == {"config.json", "linear.csv", "table.md", "report.html"}
 
 
 # 2. Going on ------------------------------------------------------------------------------------------------------------
@@ -244,7 +244,9 @@ def test_fresh_sets_the_old_one_aside(made, linear, tmp_path):
     (aside,) = (path for path in tmp_path.iterdir() if path != folder)
     assert run.stdout.splitlines()[0] == f"The old results are in {aside}"
     assert contents(aside) == contents(made[0])
-    assert contents(folder) == {name: text for name, text in contents(linear[0]).items() if not name.endswith(".png")}
+    shown = {name for name in contents(linear[0]) if name.endswith((".png", ".html"))}  # the report shows the pictures
+    kept = {name: text for name, text in contents(folder).items() if name != "report.html"}
+    assert kept == {name: text for name, text in contents(linear[0]).items() if name not in shown}
     before = contents(folder)
     shutil.rmtree(aside)
     run = program(*ITERATIVE, *begun(made), "--no-plots", "--quiet", "--fresh", "--out", folder)

@@ -19,7 +19,7 @@ from intnet.studies import compression, quantization
 program, training, pruning = Program("quantization.py"), Program("train.py"), Program("pruning.py")
 DENSE = ("--dataset", "digits", "--model", "mlp", "--width", "0.25", "--samples", "100", "--train-epochs", "2")
 TUNED = ("--bits", "4,2", "--schemes", "affine,symmetric", "--tune-bits", "2", "--finetune", "2", "--batch", "50")
-FILES = {"config.json", "untuned.csv", "quantization.csv", "table.md", "dense", "runs"}
+FILES = {"config.json", "untuned.csv", "quantization.csv", "table.md", "report.html", "dense", "runs"}
 HEADER = "scheme,bits,finetuned,test_loss,test_accuracy"
 
 
@@ -102,7 +102,7 @@ def test_the_study(made):
         "quantization", "mlp", "all but the first and the last"
     )  # fmt: skip
     assert config["start_sha256"] == compression.load(folder / "dense").digest
-    assert names(folder) <= {*quantization.STUDY.files, "runs"}  # so --fresh knows them
+    assert names(folder) <= {*quantization.STUDY.files, "report.html", "runs"}  # so --fresh knows them
 
 
 def test_quiet_says_nothing_and_without_plots_there_is_none(made, tmp_path):

@@ -18,7 +18,7 @@ program = Program("swalp.py")
 TINY = ("--study", "preresnet", "--dataset", "digits", "--depth", "8", "--width", "0.25", "--samples", "192", "--batch", "64")
 TINY = (*TINY, "--epochs", "3", "--averaging-start", "2", "--evaluation-samples", "100", "--seeds", "2")
 LINEAR = ("--study", "linear", "--iterations", "2000", "--averaging-start", "500", "--seeds", "2")
-FILES = {"epochs.csv", "table.md", "config.json", "runs"}
+FILES = {"epochs.csv", "table.md", "config.json", "report.html", "runs"}
 SPEC = {
     "dataset": "digits",
     "depth": 8,

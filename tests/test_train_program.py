@@ -21,7 +21,7 @@ PROGRAM = Path(__file__).parents[1] / "experiments" / "train.py"
 STOPPING = Path(__file__).with_name("stopping.py")
 SMALL = ("--samples", "300", "--hidden", "12", "--epochs", "2", "--no-plots")
 TEXTS = {"train.csv", "telemetry.csv", "config.json"}
-FILES = TEXTS | {"checkpoint.npz"}
+FILES = TEXTS | {"checkpoint.npz", "report.html"}
 PICTURES = {"training.png", "telemetry.png"}
 
 

@@ -331,7 +331,7 @@ class Study:
             )
         if stored is not None and trains and DENSE not in present:
             raise StudyError(f"{folder} holds a study of a checkpoint; give it again with --from, or choose another --out")
-        if others := sorted(present - {*self.files, of_study.RUNS}):
+        if others := sorted(present - {*self.files, of_study.RUNS, files.REPORT}):
             raise StudyError(f"{folder} holds {others[0]}, which is none of this study's; choose another --out")
 
     def run_untuned(

@@ -268,7 +268,7 @@ def opened(training: Training, folder: Path | str) -> Iterator[Path]:
                 checkpoint.restore(training.trainer, stored, training.config)
             except InputError as error:
                 raise StudyError(f"{folder}: {error}; {again}") from error
-        elif remains := sorted(names & {*TEXTS, *PICTURES}):
+        elif remains := sorted(names & {*TEXTS, *PICTURES, files.REPORT}):
             raise StudyError(f"{folder} holds {remains[0]} of an earlier training or study but no {CHECKPOINT}; {again}")
         yield folder
 

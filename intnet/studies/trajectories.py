@@ -165,7 +165,7 @@ def run(
     if folder.exists() and not folder.is_dir():
         raise StudyError(f"{folder} is not a folder; --out must name a folder")
     with files.explained(folder):
-        known = {RUNS, *exports, files.LOCK}
+        known = {RUNS, *exports, files.LOCK, files.REPORT}
         if folder.exists() and (others := {one.name for one in folder.iterdir() if one.name[0] != "."} - known):
             raise StudyError(f"{folder} holds {min(others)}, which is none of this study's; choose another --out")
     elsewhere: list[str] = []

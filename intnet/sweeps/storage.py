@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DATABASE = "grid.sqlite"
 PATIENCE = 30  # seconds to wait for another program that reads or writes the database
-_EXPORTS = ("config.json", "grid.csv", "grid.nc", "cliffs.json", "surface.png", "cliffs.png")
+_EXPORTS = ("config.json", "grid.csv", "grid.nc", "cliffs.json", "surface.png", "cliffs.png", files.REPORT)
 
 
 class Row(NamedTuple):
