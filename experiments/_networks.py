@@ -51,7 +51,8 @@ def start(arguments: argparse.Namespace, study, name: str, check=lambda _: None)
     Whatever can be refused is refused before anything is trained, or set aside (--fresh): `check` gets a network of the kind.
     """
     from intnet.errors import InputError
-    from intnet.studies import compression, training
+    from intnet.studies import compression
+    from intnet.trainings import prepare
 
     checkpoint, data_dir = getattr(arguments, "from"), arguments.data_dir
     if not arguments.fresh:
@@ -67,7 +68,7 @@ def start(arguments: argparse.Namespace, study, name: str, check=lambda _: None)
     names |= {"train_epochs": "epochs", "train_seed": "seed"}
     given = {name: value for option, name in names.items() if (value := getattr(arguments, option)) is not None}
     spec = compression.dense_spec(**given)
-    check(training.prepare(spec, data_dir).trainer.network)
+    check(prepare(spec, data_dir).trainer.network)
     commandline.begin_anew(arguments, study.set_aside)
     with Bar(arguments) as (show, update):
         return compression.dense(

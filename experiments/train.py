@@ -139,16 +139,17 @@ def main(arguments: argparse.Namespace) -> None:
     """Train."""
     from intnet import kernels
     from intnet.studies import training
+    from intnet.trainings import TrainingSpec, prepare
 
     if arguments.threads is not None:
         kernels.set_threads(arguments.threads)
     same = ("dataset", "model", "recipe", "epochs", "batch", "momentum", "decay", "schedule", "loss", "width", "hidden")
-    spec = training.TrainingSpec(
+    spec = TrainingSpec(
         **{name: getattr(arguments, name) for name in (*same, "standardize", "samples", "seed")},
         rate=arguments.rate if arguments.lr_shift is None else f"2^{-arguments.lr_shift}",
         augmentation=arguments.augment,
     )
-    ready = training.prepare(spec, arguments.data_dir, arguments.device)
+    ready = prepare(spec, arguments.data_dir, arguments.device)
     if arguments.fresh and (aside := training.set_aside(arguments.out)) and not arguments.quiet:
         print(f"The old results are in {aside}", flush=True)
     with training.opened(ready, arguments.out) as folder:

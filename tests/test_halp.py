@@ -17,9 +17,9 @@ from intnet.network import Network
 from intnet.optimizers import HALP, SGD, SVRG, BitCentering, Factor
 from intnet.optimizers.svrg import in_one_exponent
 from intnet.recipe import Recipe
-from intnet.studies.training import first_samples
 from intnet.tensor import QTensor
 from intnet.training import Trainer, evaluate
+from intnet.trainings import first_samples
 
 DECAY = Fraction(Factor.of("0.01").exact)
 

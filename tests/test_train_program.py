@@ -15,7 +15,7 @@ from intnet import checkpoint, datasets, models
 from intnet.errors import InputError
 from intnet.files import locked
 from intnet.recipe import RECIPES
-from intnet.studies.training import TrainingSpec, prepare
+from intnet.trainings import TrainingSpec, prepare
 
 PROGRAM = Path(__file__).parents[1] / "experiments" / "train.py"
 STOPPING = Path(__file__).with_name("stopping.py")

@@ -23,6 +23,7 @@ from intnet.recipe import Recipe
 from intnet.studies import tables, training
 from intnet.studies import trajectories as of_study
 from intnet.training import Evaluation, Trainer, evaluate
+from intnet.trainings import TrainingSpec, first_parts, first_samples, prepare
 
 DENSE = "dense"
 """The folder of a network that a study trains for itself."""
@@ -145,9 +146,9 @@ def load(path: Path | str, data_dir: Path | str | None = None, *, model: str | N
             f"{path} is a checkpoint of model {named}, and {model} is asked for; give another --from, or leave it out"
         )
     try:
-        loaded = training.first_parts(config["dataset"]["name"], data_dir, None)
+        loaded = first_parts(config["dataset"]["name"], data_dir, None)
         train, test = (
-            training.first_samples(data, min(int(config[name]), len(data.labels)), part)
+            first_samples(data, min(int(config[name]), len(data.labels)), part)
             for data, name, part in zip(loaded, ("samples", "test_samples"), ("train", "test"), strict=True)
         )
         known = config["dataset"]["train_checksum"], config["dataset"]["test_checksum"]
@@ -171,12 +172,12 @@ def load(path: Path | str, data_dir: Path | str | None = None, *, model: str | N
 def dense_spec(
     dataset: str = "cifar10", model: str = "resnet20", *, width: float = 0.5, recipe: Recipe | str = "int8", epochs: int = 60,
     samples: int | None = None, seed: int = 0,
-) -> training.TrainingSpec:  # fmt: skip
+) -> TrainingSpec:  # fmt: skip
     """Return how a network to start from is trained: the course's rate, momentum and steps at half and three quarters.
 
     Parameters
     ----------
-    As of :class:`intnet.studies.training.TrainingSpec`.
+    As of :class:`intnet.trainings.TrainingSpec`.
 
     Raises
     ------
@@ -185,7 +186,7 @@ def dense_spec(
     """
     (epochs,) = tables.numbers("epochs of the dense network", epochs, int, 1)
     steps = {epochs // 2: "0.01", 3 * epochs // 4: "0.001"} if epochs >= 4 else {}
-    return training.TrainingSpec(
+    return TrainingSpec(
         dataset, model, recipe, epochs, 128, "0.1", "0.875", "1e-4",
         "step:" + ",".join(f"{epoch}={rate}" for epoch, rate in steps.items()) if steps else "constant",
         width=width, augmentation=True, samples=samples, seed=seed,
@@ -193,7 +194,7 @@ def dense_spec(
 
 
 def dense(
-    spec: training.TrainingSpec, folder: Path | str, data_dir: Path | str | None = None, *,
+    spec: TrainingSpec, folder: Path | str, data_dir: Path | str | None = None, *,
     begun: Callable[[Trainer], object] | None = None, progress: tables.Progress = tables.ignore,
     after: Callable[[Trainer], object] | None = None,
 ) -> Start:  # fmt: skip
@@ -204,7 +205,7 @@ def dense(
     StudyError
         If that folder holds another training, or the network dies.
     """
-    ready, where = training.prepare(spec, data_dir), Path(folder) / DENSE
+    ready, where = prepare(spec, data_dir), Path(folder) / DENSE
     with training.opened(ready, where) as opened:
         if begun is not None:
             begun(ready.trainer)

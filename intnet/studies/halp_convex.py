@@ -38,7 +38,7 @@ from intnet.optimizers.svrg import check_period
 from intnet.regression import ITERATIONS_MAX, LeastSquares, Problem, Run, in_range, train_sgd
 from intnet.studies import tables
 from intnet.studies.swalp_convex import logistic_problem, measure
-from intnet.studies.training import first_parts
+from intnet.trainings import first_parts
 
 SGD, SVRG, HALP, LP_SGD, LP_SVRG = "sgd", "svrg", "halp", "lp_sgd", "lp_svrg"
 """The methods: SGD and SVRG in wide words, HALP, and both with weights of few bits on a fixed grid."""

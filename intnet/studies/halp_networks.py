@@ -27,8 +27,8 @@ from intnet.optimizers.halp import EXACT, OFFSETS, check_rounding
 from intnet.recipe import Recipe
 from intnet.studies import trajectories as of_study
 from intnet.studies.tables import to_csv
-from intnet.studies.training import first_samples, usual_augmentation
 from intnet.training import Trainer, evaluate
+from intnet.trainings import first_samples, usual_augmentation
 
 METHODS = ("halp", "svrg", "sgd")
 LOSSES = "losses.csv"

@@ -32,7 +32,7 @@ from intnet.formats import Fixed
 from intnet.optimizers import Factor
 from intnet.regression import ITERATIONS_MAX, LeastSquares, Run, Snapshot, SoftmaxRegression, train_sgd
 from intnet.studies import tables
-from intnet.studies.training import first_parts
+from intnet.trainings import first_parts
 
 SGD_LP, SWALP = "sgd_lp", "swalp"
 """The methods: the last iterate, and the average."""

@@ -30,8 +30,8 @@ from intnet.optimizers import SWALP, Factor, SWALPSchedule
 from intnet.recipe import Recipe
 from intnet.studies import trajectories as of_study
 from intnet.studies.tables import to_csv
-from intnet.studies.training import first_samples, usual_augmentation
 from intnet.training import Trainer, evaluate, pool_statistics
+from intnet.trainings import first_samples, usual_augmentation
 
 AVERAGE_RECIPE = "wide"
 _FOLDER_NAME = re.compile(r"\w[\w.-]*")

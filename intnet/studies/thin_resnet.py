@@ -30,8 +30,8 @@ from intnet.optimizers.factor import Factor, Schedule
 from intnet.recipe import Recipe
 from intnet.studies import tables
 from intnet.studies.toy_gradients import cosine
-from intnet.studies.training import first_samples, usual_augmentation
 from intnet.training import Trainer
+from intnet.trainings import first_samples, usual_augmentation
 
 WEIGHTS = ("full", "binary")
 FLIP = 0.0
