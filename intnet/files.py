@@ -1,11 +1,13 @@
 """Files that are whole or not there, and folders of results that one run has for itself."""
 
+import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from intnet.errors import InUseError, StudyError
 
@@ -51,6 +53,24 @@ def write_changed(path: Path, content: bytes) -> None:
     """
     if not path.is_file() or path.read_bytes() != content:
         write_atomically(path, lambda draft: draft.write_bytes(content))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of JSON, whole.
+
+    Raises
+    ------
+    StudyError
+        If the file cannot be written.
+    """
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def stamps(folder: Path, names: Sequence[str]) -> dict[str, list[int]]:
+    """Return size and time of those files of a folder that are there: what was changed since is written again."""
+    paths = [(name, folder / name) for name in names]
+    return {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in paths if path.is_file()}
 
 
 @contextmanager

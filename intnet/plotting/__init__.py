@@ -23,6 +23,7 @@ from intnet.plotting.gradients import (
 )
 from intnet.plotting.halp import plot_centred, plot_test_accuracy, plot_training_loss
 from intnet.plotting.swalp import plot_linear, plot_logistic
+from intnet.plotting.sweeps import plot_sweep, plot_sweep_telemetry
 from intnet.plotting.training import plot_telemetry, plot_training
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "plot_sparse_descent",
     "plot_sparsity",
     "plot_surface",
+    "plot_sweep",
+    "plot_sweep_telemetry",
     "plot_telemetry",
     "plot_test_accuracy",
     "plot_thin_resnet",

@@ -4,32 +4,29 @@
 against fraction bits f, in int64 with shifts that round to minus infinity. Followed exactly, the protocol here gives the
 published accuracies to the last bit.
 
-1. Protocol       cliff_problem, smoothed_accuracy
-2. Running        run_grid
-3. Reading        read_cliffs, describe
-4. Writing        export
+1. Running        run_grid
+2. Reading        read_cliffs, describe
+3. Writing        export
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from intnet import files
 from intnet._version import __version__
 from intnet.datasets import Dataset
 from intnet.errors import StudyError
-from intnet.online import CellResult, OnlineProblem, train_cells
-from intnet.sweeps import ACCURACY_WINDOW, FIRST_SEED, GridSpec, GridStore, Row, write_atomically
+from intnet.sweeps import ACCURACY_WINDOW, FIRST_SEED, GridSpec, Here, Row, Store, run_sweep, write_atomically
+from intnet.sweeps.protocol import WEIGHT_DEVIATION, cliff_problem, smoothed_accuracy
 
 if TYPE_CHECKING:
     import xarray
 
-WEIGHT_DEVIATION = 500
-"""Standard deviation of the initial weights in raw units, whatever the number of fraction bits."""
+__all__ = ["cliff_problem", "describe", "export", "read_cliffs", "run_grid", "smoothed_accuracy", "whole_seeds"]
 
 PLATEAU_SHARE = 0.90
 """A rate works if its plateau reaches this share of the best rate's."""
@@ -38,86 +35,12 @@ ENOUGH_SHARE = 0.95
 """Fraction bits are enough for a rate if they reach this share of its plateau."""
 
 
-# 1. Protocol ------------------------------------------------------------------------------------------------------------
-
-
-def cliff_problem(data: Dataset, seed: int, iterations: int) -> OnlineProblem:
-    """Draw what the cells of one seed train on.
-
-    The generator is NumPy's legacy ``RandomState(0xdeadbeec + seed)``; seed 0 is the published draw. MNIST draws the order
-    of the samples before the weights, DIGITS the weights before the order, as the published programs did.
-
-    Parameters
-    ----------
-    data : Dataset
-        DIGITS, or all of MNIST in the order of "MNIST original".
-    seed : int
-    iterations : int
-        How many samples will be presented; no more are copied.
-    """
-    random = np.random.RandomState(FIRST_SEED + seed)
-    samples, inputs = data.codes.shape
-
-    def draw_weights() -> NDArray[np.int64]:
-        return np.rint(random.normal(0, WEIGHT_DEVIATION, (data.classes, inputs))).astype(np.int64)
-
-    if data.name == "mnist":
-        order = random.permutation(samples)
-        weights = draw_weights()
-    else:
-        weights = draw_weights()
-        order = random.permutation(samples)
-    order = order[:iterations]
-    return OnlineProblem(data.codes[order], data.values, data.labels[order], weights)
-
-
-# The weights of the study's Savitzky-Golay filter are _FILTER_CONSTANT + _FILTER_SQUARE * k**2, k iterations from the end.
-# Exact would be 3 (3 m**2 + 3 m - 1) / D and -15 / D, D = (2 m - 1) (2 m + 1) (2 m + 3), m = 500 (Madden 1978). SciPy finds
-# them by least squares, 1.3e-11 too large with most of OpenBLAS's kernels and 1.8e-11 with others, so its accuracies
-# depend on the processor. The published ones hold the former; kept here, they come out on every machine.
-_FILTER_CONSTANT = 0.002247755986568335
-_FILTER_SQUARE = -1.4955149551551848e-08
-
-
-def smoothed_accuracy(hits: NDArray[np.integer]) -> float:
-    """Return the accuracy at the last iteration: the last value of a Savitzky-Golay filter over the hits.
-
-    Window `ACCURACY_WINDOW`, order 2, ends mirrored: ``scipy.signal.savgol_filter(hits, 1001, 2, mode="mirror")[-1]``, with
-    the filter weights rounded as they were when the study was published.
-
-    Parameters
-    ----------
-    hits : (iterations,) integers 0 or 1, at least `ACCURACY_WINDOW`
-
-    Returns
-    -------
-    float
-        May lie a little outside 0..1, as the filter's outer weights are negative.
-    """
-    k = np.arange(ACCURACY_WINDOW // 2 + 1, dtype=np.int64)
-    times = np.asarray(hits[: -len(k) - 1 : -1], np.int64)
-    times = times * np.where(k == 0, 1, 2)  # the mirror shows every hit but the last a second time
-    return _FILTER_CONSTANT * int(times.sum()) + _FILTER_SQUARE * int(times @ (k * k))
-
-
-def _row(result: CellResult) -> Row:
-    return Row(
-        *result.cell,
-        accuracy=smoothed_accuracy(result.hits),
-        mean_abs_update=result.mean_abs_update,
-        mean_abs_error_scaled=result.mean_abs_error_scaled,
-        lost_updates=result.lost_updates,
-        floored_to_minus_one=result.floored_to_minus_one,
-        wraps=result.wraps,
-    )
-
-
-# 2. Running -------------------------------------------------------------------------------------------------------------
+# 1. Running -------------------------------------------------------------------------------------------------------------
 
 
 def run_grid(
     spec: GridSpec,
-    store: GridStore,
+    store: Store[Row],
     load: Callable[[], Dataset],
     *,
     threads: int | None = None,
@@ -129,7 +52,7 @@ def run_grid(
     Parameters
     ----------
     spec : GridSpec
-    store : GridStore
+    store : Store
         Opened for ``spec.study()``.
     load : function
         Gives the data set; not called when nothing is missing.
@@ -151,32 +74,15 @@ def run_grid(
     InputError
         If `threads` or `device` is refused; DeviceError if a GPU is asked for and none can be used. Nothing is stored then.
     """
-    missing = store.missing(spec.cells())
-    if not missing:
+    if not store.missing(spec.cells()):
         return 0
-    data = load()
-    facts = {"checksum": data.checksum, "classes": data.classes, "samples": len(data.labels)}
-    if data.name != spec.dataset:
+    if (data := load()).name != spec.dataset:
         raise StudyError(f"the grid is of {spec.dataset}, but the data are {data.name}; give the data set that the grid names")
-    # Before anything is noted, as it refuses a device that cannot be used; it trains only when its results are asked for.
-    trained = train_cells(
-        lambda seed: cliff_problem(data, seed, spec.iterations), missing, spec.iterations, threads=threads, device=device
-    )
-    known = store.note("data")
-    if known is None:
-        store.set_note("data", facts)
-    elif known != facts:
-        raise StudyError(
-            f"{store.folder} was made from other {data.name} data (checksum {str(known.get('checksum'))[:12]}, "
-            f"now {data.checksum[:12]}); choose another --out, or set the old one aside with --fresh"
-        )
-    for results in trained:
-        store.add([_row(result) for result in results])
-        progress(len(results))
-    return len(missing)
+    here = Here(threads=threads, device=device)
+    return run_sweep(spec, store, here, load=lambda *_, **__: data, progress=progress)
 
 
-# 3. Reading -------------------------------------------------------------------------------------------------------------
+# 2. Reading -------------------------------------------------------------------------------------------------------------
 
 
 def read_cliffs(grid: "xarray.Dataset") -> dict[str, Any]:
@@ -330,13 +236,13 @@ def _seed_by_seed(cliff: dict[str, Any], form: str) -> str:
     return f"; seed by seed {form.format(mean)} on average, 95 % interval {low:.2f} to {high:.2f}"
 
 
-# 4. Writing -------------------------------------------------------------------------------------------------------------
+# 3. Writing -------------------------------------------------------------------------------------------------------------
 
 FILES = ("config.json", "grid.csv", "grid.nc", "cliffs.json")
 PICTURES = ("surface.png", "cliffs.png")
 
 
-def export(store: GridStore, *, plots: bool = True) -> dict[str, Any]:
+def export(store: Store[Row], *, plots: bool = True) -> dict[str, Any]:
     """Write what is stored into its folder, as files to read and pictures to look at.
 
     Files that already show all that is stored are left as they are.
@@ -353,8 +259,8 @@ def export(store: GridStore, *, plots: bool = True) -> dict[str, Any]:
     """
     state = {"intnet": __version__, "cells": store.count()}
     written, drawn = store.note("written") or {}, store.note("drawn") or {}
-    write = written.get("state") != state or written.get("files") != _stamps(store, FILES)
-    draw = plots and (drawn.get("state") != state or drawn.get("files") != _stamps(store, PICTURES))
+    write = written.get("state") != state or written.get("files") != files.stamps(store.folder, FILES)
+    draw = plots and (drawn.get("state") != state or drawn.get("files") != files.stamps(store.folder, PICTURES))
     if not write and not draw and "cliffs" in written:
         return written["cliffs"]
     grid = store.to_xarray()
@@ -365,28 +271,22 @@ def export(store: GridStore, *, plots: bool = True) -> dict[str, Any]:
         cliffs["sentences"].append(f"Seeds that lack some cells are left out here and in the pictures: {left_out}.")
     if write:
         store.write_csv()
-        _write_json(store.folder / "config.json", _config(store, grid))
-        _write_json(store.folder / "cliffs.json", cliffs)
+        files.write_json(store.folder / "config.json", _config(store, grid))
+        files.write_json(store.folder / "cliffs.json", cliffs)
         netcdf = grid.to_netcdf(engine="h5netcdf")  # in memory: on a full disk HDF5 itself ends with a segmentation fault
         write_atomically(store.folder / "grid.nc", lambda path: path.write_bytes(netcdf))
-        store.set_note("written", {"state": state, "files": _stamps(store, FILES), "cliffs": cliffs})
+        store.set_note("written", {"state": state, "files": files.stamps(store.folder, FILES), "cliffs": cliffs})
     if draw:
         from intnet import plotting
 
         surface, maps = plotting.plot_surface(whole), plotting.plot_cliffs(whole, cliffs)
         write_atomically(store.folder / "surface.png", lambda path: surface.savefig(path, dpi=150))
         write_atomically(store.folder / "cliffs.png", lambda path: maps.savefig(path, dpi=150))
-        store.set_note("drawn", {"state": state, "files": _stamps(store, PICTURES)})
+        store.set_note("drawn", {"state": state, "files": files.stamps(store.folder, PICTURES)})
     return cliffs
 
 
-def _stamps(store: GridStore, names: Sequence[str]) -> dict[str, list[int]]:
-    """Return size and time of those files that are there: what was changed since is written again."""
-    paths = [(name, store.folder / name) for name in names]
-    return {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in paths if path.is_file()}
-
-
-def _config(store: GridStore, grid: "xarray.Dataset") -> dict[str, Any]:
+def _config(store: Store[Row], grid: "xarray.Dataset") -> dict[str, Any]:
     """Return what a reader needs to make the results again."""
     return {
         **store.note("study"),
@@ -403,8 +303,3 @@ def _config(store: GridStore, grid: "xarray.Dataset") -> dict[str, Any]:
         "intnet": __version__,
         "numpy": np.__version__,
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))

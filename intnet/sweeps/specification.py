@@ -1,23 +1,21 @@
-"""What a grid is: its data set, its axes, its length. A grid is data; running it is elsewhere."""
+"""The grid of the cliff study: its data set, its axes, its length, and how its cells are trained."""
 
 import itertools
 import operator
 import reprlib
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from intnet.errors import InputError
 from intnet.online import Cell, check_cell
+from intnet.sweeps.execution import Loader
+from intnet.sweeps.grid import SCHEMA, Row
+from intnet.sweeps.protocol import ACCURACY_WINDOW, FIRST_SEED, trained_rows
 
 PROTOCOL = 1
 """Version of the rules by which a cell is computed. Results of different versions never share a folder."""
-
-ACCURACY_WINDOW = 1001
-"""Iterations that the smoothed accuracy looks at, and so the fewest a cell may have."""
-
-FIRST_SEED = 0xDEADBEEC
-"""The seed of the published study; seed s of a grid is ``RandomState(FIRST_SEED + s)``."""
 
 SEED_MAX = 2**32 - 1 - FIRST_SEED
 
@@ -67,6 +65,8 @@ class GridSpec:
     (240, Cell(seed=0, lr_shift=5, fraction_bits=8))
     """
 
+    schema: ClassVar = SCHEMA
+
     dataset: str
     lr_shifts: tuple[int, ...] = tuple(range(5, 20))
     fraction_bits: tuple[int, ...] = tuple(range(8, 24))
@@ -98,3 +98,45 @@ class GridSpec:
     def study(self) -> dict[str, Any]:
         """Return what makes results comparable: cells of equal studies may share a folder."""
         return {"study": "cliffs", "protocol": PROTOCOL, "dataset": self.dataset, "iterations": self.iterations}
+
+    # What a sweep does (intnet.sweeps.execution.Sweep)
+
+    def _load(self, load: Loader) -> Any:
+        return load(self.dataset, **({"order": "mldata"} if self.dataset == "mnist" else {}))
+
+    def facts(self, load: Loader) -> dict[str, Any]:
+        """Return what is to be known of the data: checksum, classes, samples."""
+        data = self._load(load)
+        return {"checksum": data.checksum, "classes": data.classes, "samples": len(data.labels)}
+
+    def train(
+        self, cells: Sequence[Cell], load: Loader, *, threads: int | None = None, device: str = "cpu"
+    ) -> Iterator[list[Row]]:
+        """Train cells and yield their rows as they come, those of a seed together."""
+        return trained_rows(self._load(load), cells, self.iterations, threads=threads, device=device)
+
+    def kinds(self, cells: Sequence[Cell]) -> list[tuple[str, Cell]]:
+        """Return a cell for each kind of compiled code that these need: one."""
+        return [("cliffs", cells[0])] if cells else []
+
+    def warm(self, cell: Cell, load: Loader) -> None:
+        """Compile what a cell needs."""
+        self._count(trained_rows(self._load(load), [cell], ACCURACY_WINDOW, threads=1))
+
+    def estimate(self, some: Sequence[Cell], cells: Sequence[Cell], load: Loader) -> tuple[float, int]:  # noqa: ARG002
+        """Return about how many seconds `cells` take in one thread, and how many of the first were timed for it."""
+        first = list(cells)[: len(self.lr_shifts) * len(self.fraction_bits)]  # fused as they will be
+        start = time.perf_counter()
+        self._count(self.train(first, load, threads=1))
+        return (time.perf_counter() - start) * len(cells) / len(first), len(first)
+
+    @staticmethod
+    def _count(results: Iterator[list[Row]]) -> int:
+        return sum(map(len, results))
+
+    def shard(self, number: int, of: int) -> list[Cell]:
+        """Return the cells of a shard: whole seeds if there are enough, as cells of a seed share their samples."""
+        if len(self.seeds) >= of:
+            kept = set(self.seeds[number - 1 :: of])
+            return [cell for cell in self.cells() if cell.seed in kept]
+        return self.cells()[number - 1 :: of]

@@ -1,4 +1,4 @@
-"""Where the results of a grid are kept: one folder, one SQLite file, one row a cell.
+"""Where the results of a sweep are kept: one folder, one SQLite file, one row a cell.
 
 Only the driver writes. Rows are committed as cells finish, so a killed run loses at most the cells it was working on. A
 lock keeps a second run out of the folder and is freed by the operating system however the first one ends.
@@ -9,68 +9,27 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 
 from intnet import files
 from intnet.errors import StudyError
 from intnet.files import UNWRITABLE, write_atomically
-from intnet.online import Cell
 
 if TYPE_CHECKING:
     import xarray
 
-DATABASE = "grid.sqlite"
 PATIENCE = 30  # seconds to wait for another program that reads or writes the database
-_EXPORTS = ("config.json", "grid.csv", "grid.nc", "cliffs.json", "surface.png", "cliffs.png", files.REPORT)
 
+_SQL_TYPES: dict[type, str] = {int: "integer", float: "real", str: "text"}
 
-class Row(NamedTuple):
-    """The stored result of one cell."""
-
-    seed: int
-    lr_shift: int
-    fraction_bits: int
-    accuracy: float
-    mean_abs_update: float
-    mean_abs_error_scaled: float
-    lost_updates: int
-    floored_to_minus_one: int
-    wraps: int
-
-
-AXES = Row._fields[:3]
-MEASURED = Row._fields[3:]
-_COUNTS = ("lost_updates", "floored_to_minus_one", "wraps")
-_SQL_TYPES = {int: "integer", float: "real"}
-_COLUMNS = ", ".join(
-    # SQLite would take any type in any column, a NumPy integer as bytes.
-    f"{name} {_SQL_TYPES[kind]} NOT NULL CHECK (typeof({name}) = '{_SQL_TYPES[kind]}')"
-    for name, kind in Row.__annotations__.items()
-)
-_SCHEMA = f"""
-CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE cells ({_COLUMNS}, PRIMARY KEY ({", ".join(AXES)})) WITHOUT ROWID;
-"""
-_DESCRIPTIONS = {
-    "seed": ("seed, 0 is the published draw", "1"),
-    "lr_shift": ("learning-rate shift: the rate is 2**-lr_shift", "bit"),
-    "fraction_bits": ("fraction bits of every number", "bit"),
-    "accuracy": ("smoothed share of samples classified rightly, at the last iteration", "1"),
-    "mean_abs_update": ("mean magnitude of delta * x >> fraction_bits", "raw unit"),
-    "mean_abs_error_scaled": (
-        "mean magnitude of what the learning-rate shift cuts off, * 2**fraction_bits",
-        "raw unit",
-    ),
-    "lost_updates": ("products delta * x that moved no weight", "count"),
-    "floored_to_minus_one": ("negative products below one unit that moved a weight by -1", "count"),
-    "wraps": ("products, sums and weights that left int64, a sum once by its exact value", "count"),
-}
+R = TypeVar("R", bound=tuple)
 
 # What to do about SQLite's errors, by how their names begin; any other error means damage.
 _ADVICE = {
@@ -84,14 +43,92 @@ _ADVICE = {
 }
 
 
-def set_aside(folder: Path | str) -> Path | None:
+@dataclass(frozen=True)
+class Column:
+    """A column of a table of cells.
+
+    Parameters
+    ----------
+    name : str
+    kind : type
+        int, float or str.
+    description, units : str
+        As labelled grids have them.
+    """
+
+    name: str
+    kind: type
+    description: str
+    units: str = "1"
+
+
+@dataclass(frozen=True)
+class Schema(Generic[R]):
+    """What a row of a sweep is, and how its files are called.
+
+    Parameters
+    ----------
+    axes, measured : tuple of Column
+        What a cell is, and what was found for it. A row has the values of all, in this order.
+    row : class
+        What a row is given as: a tuple, or a NamedTuple with these columns.
+    database : str
+        The name of the SQLite file.
+    table : str
+        The name of the CSV file.
+    exports : tuple of str
+        Every file that is made from the database.
+    program : str
+        The program in experiments/ that fills such a folder.
+    constants : tuple of str
+        Entries of the study that come first in every line of the CSV file.
+    """
+
+    axes: tuple[Column, ...]
+    measured: tuple[Column, ...]
+    row: type[R]
+    database: str
+    table: str
+    exports: tuple[str, ...]
+    program: str
+    constants: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns."""
+        return (*self.axes, *self.measured)
+
+    def names(self, columns: Iterable[Column] | None = None) -> str:
+        """Return the names of columns as SQL has them; of all by default. A name may hold a dot."""
+        return ", ".join(f'"{column.name}"' for column in (self.columns if columns is None else columns))
+
+    def as_row(self, values: Iterable[Any]) -> R:
+        """Return a row of these values."""
+        make = getattr(self.row, "_make", self.row)
+        return make(values)
+
+    def sql(self) -> str:
+        """Return what makes the tables."""
+        columns = ", ".join(
+            # SQLite would take any type in any column, a NumPy integer as bytes.
+            f'"{one.name}" {_SQL_TYPES[one.kind]} NOT NULL CHECK (typeof("{one.name}") = \'{_SQL_TYPES[one.kind]}\')'
+            for one in self.columns
+        )
+        key = self.names(self.axes)
+        return (
+            "CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
+            f"CREATE TABLE cells ({columns}, PRIMARY KEY ({key})) WITHOUT ROWID;"
+        )
+
+
+def set_aside(folder: Path | str, schema: Schema) -> Path | None:
     """Rename a study's folder to a dated name: see :func:`intnet.files.set_aside`."""
-    with _explained(Path(folder)):
-        return files.set_aside(folder, DATABASE, _EXPORTS)
+    with _explained(Path(folder), schema.database):
+        return files.set_aside(folder, schema.database, schema.exports)
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _explained(folder: Path, database: str) -> Iterator[None]:
     """Turn what SQLite and the operating system say into an error the user can mend."""
     try:
         yield
@@ -101,12 +138,12 @@ def _explained(folder: Path) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", "")  # errors that are not SQLite's own have none
         damaged = "it is damaged; put a good copy back, or set the folder aside with --fresh"
         advice = next((advice for start, advice in _ADVICE.items() if name.startswith(start)), damaged)
-        raise StudyError(f"cannot use {folder / DATABASE}: {error}; {advice}") from error
+        raise StudyError(f"cannot use {folder / database}: {error}; {advice}") from error
     except OSError as error:
         raise StudyError(f"cannot use {folder}: {error.strerror or error}; choose another --out") from error
 
 
-class GridStore:
+class Store(Generic[R]):
     """The stored cells of one study. Use it as a context manager; while it is open no other run can use the folder.
 
     Every method raises StudyError if the database cannot be read or written; what was stored before is then kept.
@@ -116,7 +153,8 @@ class GridStore:
     folder : path
         Made if it does not exist.
     study : dict
-        What the folder is about (:meth:`intnet.sweeps.GridSpec.study`); cells of another study are refused.
+        What the folder is about; cells of another study are refused.
+    schema : Schema
 
     Raises
     ------
@@ -124,39 +162,49 @@ class GridStore:
         If the folder is a file, is not writable, is in use, holds another study, or its database is damaged.
     """
 
-    def __init__(self, folder: Path | str, study: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        self._study = study
+    def __init__(self, folder: Path | str, study: dict[str, Any], schema: Schema[R]) -> None:
+        self.folder, self.schema = Path(folder), schema
+        self._study: dict[str, Any] = json.loads(json.dumps(study))  # as it comes back from the file
         if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
             raise StudyError(f"{self.folder} is not a folder; --out must name a folder")
-        with _explained(self.folder), ExitStack() as stack:
+        with self._explained(), ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(files.locked(self.folder))
-            self._connection = stack.enter_context(closing(self._open(study)))
+            self._connection = stack.enter_context(closing(self._open(self._study)))
             self._opened = stack.pop_all()
 
+    def _explained(self) -> Any:
+        return _explained(self.folder, self.schema.database)
+
     def _open(self, study: dict[str, Any]) -> sqlite3.Connection:
-        path = self.folder / DATABASE
+        database = self.schema.database
+        path = self.folder / database
         if not path.exists() or path.stat().st_size == 0:
             state = "empty" if path.exists() else "missing"
-            remains = [name for name in _EXPORTS if (self.folder / name).exists()]
+            remains = [name for name in self.schema.exports if (self.folder / name).exists()]
             if remains:
                 raise StudyError(
                     f"{path} is {state} but {self.folder} holds {remains[0]} of an earlier study; "
-                    f"put {DATABASE} back, set the folder aside with --fresh, or choose another --out"
+                    f"put {database} back, set the folder aside with --fresh, or choose another --out"
                 )
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
         try:
             # Not by the file's size: a run killed at its very start leaves pages, which opening takes back.
             if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
+                connection.executescript(f"BEGIN IMMEDIATE; {self.schema.sql()}")
                 _claim(connection, study)
                 connection.execute("COMMIT")
-            elif (stored := _read_study(connection)) != study:
+            elif (stored := _read_study(connection)) != study or _read_columns(connection) != _names(self.schema):
+                if stored == study:
+                    raise sqlite3.DatabaseError("it holds no sweep of this kind")
                 if connection.execute("SELECT count(*) FROM cells").fetchone()[0]:
                     raise _another_study(self.folder, stored, study)
-                connection.execute("BEGIN IMMEDIATE")
-                _claim(connection, study)  # a run that never finished a cell keeps nobody out
+                connection.execute("BEGIN IMMEDIATE")  # a run that never finished a cell keeps nobody out
+                for table in ("study", "cells"):
+                    connection.execute(f"DROP TABLE {table}")
+                for statement in filter(None, self.schema.sql().split(";")):
+                    connection.execute(statement)
+                _claim(connection, study)
                 connection.execute("COMMIT")
         except BaseException:
             connection.close()
@@ -174,28 +222,41 @@ class GridStore:
         self._opened.close()
 
     def _query(self, query: str) -> list[tuple]:
-        with _explained(self.folder):
+        with self._explained():
             return self._connection.execute(query).fetchall()
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """What the folder is about."""
+        return self._study
 
     def note(self, key: str) -> Any:
         """Return the dict that :meth:`set_note` kept under `key`, or None."""
-        with _explained(self.folder):
+        with self._explained():
             return _read_note(self._connection, key)
 
-    def set_note(self, key: str, value: dict[str, Any]) -> None:
+    def set_note(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep small facts about the study: a dict that `json` can write."""
-        with _explained(self.folder):
+        with self._explained():
             self._connection.execute("INSERT OR REPLACE INTO study VALUES (?, ?)", (key, json.dumps(value)))
 
-    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Return those of `cells` that are not stored yet."""
-        stored = set(self._query(f"SELECT {', '.join(AXES)} FROM cells"))
+    def agree(self, key: str, facts: Mapping[str, Any]) -> str | None:
+        """Keep facts that every cell rests on, or return the name of the first that differs from what is kept."""
+        facts, known = json.loads(json.dumps(facts)), self.note(key) or {}
+        different = [name for name in facts if name in known and known[name] != facts[name]]
+        if not different and {**known, **facts} != known:
+            self.set_note(key, {**known, **facts})
+        return different[0] if different else None
+
+    def missing(self, cells: Iterable[tuple]) -> list[Any]:
+        """Return those of `cells`, tuples of the axes' values, that are not stored yet."""
+        stored = set(self._query(f"SELECT {self.schema.names(self.schema.axes)} FROM cells"))
         return [cell for cell in cells if cell not in stored]
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[tuple]) -> None:
         """Store finished cells, all of them or, if that fails, none."""
-        places = ", ".join("?" * len(Row._fields))
-        with _explained(self.folder):
+        places = ", ".join("?" * len(self.schema.columns))
+        with self._explained():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 self._connection.executemany(f"INSERT INTO cells VALUES ({places})", rows)
@@ -205,28 +266,33 @@ class GridStore:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def rows(self) -> list[Row]:
-        """Return all stored cells, ordered by seed, learning-rate shift, fraction bits."""
-        with _explained(self.folder):
-            return _read_rows(self._connection)
+    def rows(self) -> list[R]:
+        """Return all stored cells, ordered by their axes."""
+        with self._explained():
+            return _read_rows(self._connection, self.schema)
 
     def count(self) -> int:
         """Return the number of stored cells."""
         return self._query("SELECT count(*) FROM cells")[0][0]
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Return all stored cells as a labelled grid: see :func:`open_grid`."""
-        return to_xarray(self.rows(), self._study, self.note("data"))
+        """Return all stored cells as a labelled grid: see :func:`to_xarray`."""
+        return to_xarray(self.rows(), self._study, self.note("data"), self.schema)
 
     def write_csv(self) -> None:
-        """Write ``grid.csv``: one line a cell, floats written so that they read back as the same floats."""
-        dataset = self._study["dataset"]
+        """Write the table: one line a cell, floats written so that they read back as the same floats."""
+        schema = self.schema
+        constants = [self._study[name] for name in schema.constants]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("dataset", *AXES, *MEASURED))
+        writer.writerow((*schema.constants, *_names(schema)))
         for row in self.rows():
-            writer.writerow((dataset, *(repr(value) for value in row)))
-        write_atomically(self.folder / "grid.csv", lambda path: path.write_bytes(text.getvalue().encode()))
+            writer.writerow((*constants, *row))  # csv writes floats by repr
+        write_atomically(self.folder / schema.table, lambda path: path.write_bytes(text.getvalue().encode()))
+
+
+def _names(schema: Schema) -> tuple[str, ...]:
+    return tuple(column.name for column in schema.columns)
 
 
 def _claim(connection: sqlite3.Connection, study: dict[str, Any]) -> None:
@@ -238,9 +304,18 @@ def _another_study(folder: Path, stored: dict[str, Any], study: dict[str, Any]) 
     different = [key for key in sorted({*stored, *study}) if stored.get(key) != study.get(key)]
     return StudyError(
         f"{folder} holds another study: "
-        + ", ".join(f"{key} {stored.get(key)} there, {study.get(key)} here" for key in different)
+        + ", ".join(f"{key} {_shown(stored.get(key))} there, {_shown(study.get(key))} here" for key in different)
         + "; choose another --out, or set the old one aside with --fresh"
     )
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _read_columns(connection: sqlite3.Connection) -> tuple[str, ...]:
+    return tuple(row[1] for row in connection.execute("PRAGMA table_info(cells)"))  # none without the table
 
 
 def _read_study(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -248,9 +323,8 @@ def _read_study(connection: sqlite3.Connection) -> dict[str, Any]:
     damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if damage != "ok":
         raise sqlite3.DatabaseError(" ".join(damage.split()))  # SQLite says it in two lines
-    columns = tuple(row[1] for row in connection.execute("PRAGMA table_info(cells)"))  # none without the table
-    study = _read_note(connection, "study") if columns == Row._fields else None
-    if study is None or "dataset" not in study:
+    study = _read_note(connection, "study") if _read_columns(connection) else None
+    if study is None or "study" not in study:
         raise sqlite3.DatabaseError("it holds no grid of intnet")
     return study
 
@@ -268,62 +342,85 @@ def _read_note(connection: sqlite3.Connection, key: str) -> dict[str, Any] | Non
     return note
 
 
-def _read_rows(connection: sqlite3.Connection) -> list[Row]:
-    query = f"SELECT {', '.join(Row._fields)} FROM cells ORDER BY {', '.join(AXES)}"
-    return [Row(*row) for row in connection.execute(query)]
+def _read_rows(connection: sqlite3.Connection, schema: Schema[R]) -> list[R]:
+    query = f"SELECT {schema.names()} FROM cells ORDER BY {schema.names(schema.axes)}"
+    return [schema.as_row(row) for row in connection.execute(query)]
 
 
-def open_grid(folder: Path | str) -> "xarray.Dataset":
-    """Read a study's folder as a labelled grid; also while a run is filling it.
+@dataclass(frozen=True)
+class Stored(Generic[R]):
+    """What is in a folder: see :func:`read`."""
 
-    Returns
-    -------
-    xarray.Dataset
-        Dimensions ``seed``, ``lr_shift``, ``fraction_bits``; variables ``accuracy`` (a fraction of 1),
-        ``mean_abs_update``, ``mean_abs_error_scaled`` (raw units), ``lost_updates``, ``floored_to_minus_one`` and ``wraps``
-        (counts). Cells not stored are NaN, and the counts then floats. Attributes: the study, and ``chance_accuracy``.
+    rows: list[R] = field(repr=False)
+    study: dict[str, Any]
+    data: dict[str, Any] | None
+
+
+def read(folder: Path | str, schema: Schema[R]) -> Stored[R]:
+    """Read a study's folder; also while a run is filling it.
 
     Raises
     ------
     StudyError
-        If there is no study in the folder or its database is damaged.
+        If there is no study in the folder, it has other columns, or its database is damaged.
     """
     folder = Path(folder)
-    path = folder / DATABASE
+    path = folder / schema.database
     if not os.path.exists(path):
-        raise StudyError(f"{folder} holds no study ({DATABASE} is missing); run experiments/grid.py --out {folder} first")
+        raise StudyError(f"{folder} holds no study ({schema.database} is missing); run {schema.program} --out {folder} first")
     # Not mode=ro: where a run was killed while it stored something, the reader has to take that back first.
     address = f"{path.absolute().as_uri()}?mode=rw"
-    with _explained(folder), closing(sqlite3.connect(address, uri=True, timeout=PATIENCE)) as connection:
-        study, data = _read_study(connection), _read_note(connection, "data")
-        rows = _read_rows(connection)
-    return to_xarray(rows, study, data)
+    with _explained(folder, schema.database), closing(sqlite3.connect(address, uri=True, timeout=PATIENCE)) as connection:
+        study = _read_study(connection)
+        if _read_columns(connection) != _names(schema):
+            raise sqlite3.DatabaseError("it holds no grid of intnet")
+        return Stored(_read_rows(connection, schema), study, _read_note(connection, "data"))
 
 
-def to_xarray(rows: list[Row], study: dict[str, Any], data: dict[str, Any] | None) -> "xarray.Dataset":
-    """Return rows as a labelled grid, attributes of the study and its data included: see :func:`open_grid`."""
+def read_study(folder: Path | str, database: str) -> dict[str, Any] | None:
+    """Return what the study in a folder is about; None if there is none."""
+    path = Path(folder) / database
+    if not path.exists() or not path.stat().st_size:
+        return None
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    with _explained(Path(folder), database), closing(sqlite3.connect(address, uri=True, timeout=PATIENCE)) as connection:
+        return _read_study(connection)
+
+
+def to_xarray(
+    rows: list[R], study: dict[str, Any], data: dict[str, Any] | None, schema: Schema[R], title: str | None = None
+) -> "xarray.Dataset":
+    """Return rows as a labelled grid, with attributes of the study and its data.
+
+    Dimensions are the axes, their values sorted; cells not stored are NaN, or empty, and counts are then floats.
+    """
     import xarray
 
-    columns = {name: np.array([getattr(row, name) for row in rows]) for name in Row._fields}
+    columns = dict(zip(_names(schema), zip(*rows, strict=True), strict=True)) if rows else {}
     axes, places = {}, []
-    for name in AXES:
-        values, place = np.unique(columns[name].astype(np.int64), return_inverse=True)
-        axes[name] = (name, values, _attributes(name))
+    for one in schema.axes:
+        array = np.array(columns.get(one.name, ()), dtype={int: np.int64, float: np.float64, str: object}[one.kind])
+        values, place = np.unique(array, return_inverse=True)
+        axes[one.name] = (one.name, values.astype(str) if one.kind is str else values, _attributes(one))
         places.append(place)
     shape = tuple(len(axis[1]) for axis in axes.values())
     complete = len(rows) == np.prod(shape)
     variables = {}
-    for name in MEASURED:
-        counts = name in _COUNTS and complete
-        grid = np.zeros(shape, np.int64) if counts else np.full(shape, np.nan)
-        grid[tuple(places)] = columns[name]
-        variables[name] = (AXES, grid, _attributes(name))
-    attributes = {**study, "title": f"intnet grid: {study['dataset']}"}
+    for one in schema.measured:
+        grid: Any
+        if one.kind is str:
+            grid = np.full(shape, "", object)
+        else:
+            counts = one.kind is int and complete
+            grid = np.zeros(shape, np.int64) if counts else np.full(shape, np.nan)
+        grid[tuple(places)] = columns.get(one.name, ())
+        variables[one.name] = (tuple(axes), grid.astype(str) if one.kind is str else grid, _attributes(one))
+    attributes = {key: value if isinstance(value, (int, float, str)) else json.dumps(value) for key, value in study.items()}
+    attributes["title"] = title or f"intnet grid: {study.get('dataset', study['study'])}"
     if data and data.get("classes"):
         attributes["chance_accuracy"] = 1 / data["classes"]
     return xarray.Dataset(variables, axes, attrs=attributes)
 
 
-def _attributes(name: str) -> dict[str, str]:
-    description, units = _DESCRIPTIONS[name]
-    return {"long_name": description, "units": units}
+def _attributes(column: Column) -> dict[str, str]:
+    return {"long_name": column.description, "units": column.units}

@@ -1,0 +1,206 @@
+"""A sweep of trainings: what came of it, in words, tables and pictures.
+
+1. Reading    read, Group, describe
+2. Writing    export
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+
+from intnet import files
+from intnet._version import __version__
+from intnet.jobs import available_cores
+from intnet.studies import cliffs
+from intnet.sweeps import Dask, GridSpec, Here, Pool, Store, SweepSpec, storage
+from intnet.sweeps.axes import axis_of, order_of
+from intnet.sweeps.planning import Plan
+from intnet.sweeps.planning import plan as plan_of
+from intnet.sweeps.reading import Group, read, reason
+from intnet.sweeps.trainings import TRAINED
+
+if TYPE_CHECKING:
+    import xarray
+
+ENOUGH_SHARE = 0.95
+"""A value of an axis is enough if it reaches this share of the best accuracy."""
+
+FILES = ("config.json", "sweep.csv", "sweep.json")
+PICTURES = ("sweep.png", "telemetry.png")
+
+
+# 1. Reading -------------------------------------------------------------------------------------------------------------
+
+
+def best_of(groups: Sequence[Group]) -> Group | None:
+    """Return the group of the highest mean accuracy, the first of equals; None if nothing ran."""
+    ran = [group for group in groups if group.seeds]
+    return max(ran, key=lambda group: group.accuracy, default=None)
+
+
+def along(groups: Sequence[Group], name: str, at: Group) -> list[Group]:
+    """Return the groups that differ from `at` in one axis at most, in its order."""
+    rest = {key: value for key, value in at.cell.items() if key != name}
+    some = [group for group in groups if {k: v for k, v in group.cell.items() if k != name} == rest]
+    return sorted(some, key=lambda group: order_of(axis_of(name), group.cell[name]))
+
+
+def describe(groups: Sequence[Group], spec: SweepSpec) -> list[str]:
+    """Say in sentences what came out."""
+    best = best_of(groups)
+    if best is None:
+        reason = next((group.refused for group in groups if group.refused), "")
+        return [f"No cell could be trained: {reason}." if reason else "No cell is stored yet."]
+    seeds = max(group.seeds for group in groups)
+    sentences = [
+        f"Best: {_accuracy(best)} of the test samples with {_name(best)}{f' (mean over {seeds} seeds)' * (seeds > 1)}."
+    ]
+    for name, labels in spec.axes:
+        if name != "seed" and len(labels) > 1:
+            sentences.append(_along(groups, name, best))
+    died = [group for group in groups if group.died]
+    if died:
+        sentences.append(f"Networks died in {len(died)} of {len(groups)} settings, the first with {_name(died[0])}.")
+    refused = [group for group in groups if group.refused]
+    if refused:
+        sentences.append(f"Refused in {len(refused)} of {len(groups)} settings: {_name(refused[0])}: {refused[0].refused}.")
+    return sentences
+
+
+def _along(groups: Sequence[Group], name: str, best: Group) -> str:
+    """Say how accuracy goes along an axis, all else as in the best setting."""
+    line = [group for group in along(groups, name, best) if group.seeds]
+    others = ", all else as in the best" if len(best.cell) > 1 else ""
+    if axis_of(name).kind is not int:
+        shown = ", ".join(f"{group.cell[name]} {_accuracy(group)}" for group in line[:12])
+        return f"Along {name}{others}: {shown}{', ...' if len(line) > 12 else ''}."
+    enough = [group for group in line if group.accuracy >= ENOUGH_SHARE * best.accuracy]
+    least, below = enough[0], [group for group in line if group.cell[name] < enough[0].cell[name]]
+    if not below:
+        return f"Along {name}{others}: {least.cell[name]}, the least tried, is enough ({_accuracy(least)})."
+    fails = below[-1]
+    return (
+        f"Along {name}{others}: {least.cell[name]} is the least that reaches {ENOUGH_SHARE:.0%} of the best "
+        f"({_accuracy(least)}); {fails.cell[name]} reaches {_accuracy(fails)}{reason(fails)}."
+    )
+
+
+def _accuracy(group: Group) -> str:
+    return f"{group.accuracy:.2%}" + ("" if group.half is None else f" ± {100 * group.half:.2f}")
+
+
+def _name(group: Group) -> str:
+    return ", ".join(f"{name} {label}" for name, label in group.cell.items()) or "these settings"
+
+
+def to_xarray(store: Store) -> "xarray.Dataset":
+    """Return the stored cells as a labelled grid whose dimensions are the axes, sorted; numbers of cells not stored are NaN."""
+    grid = store.to_xarray()
+    for column in store.schema.axes:
+        order = sorted(
+            range(grid.sizes[column.name]), key=lambda i: order_of(axis_of(column.name), grid[column.name].values[i])
+        )
+        grid = grid.isel({column.name: order})
+    return grid
+
+
+def plan(
+    spec: SweepSpec | GridSpec, cells: Sequence[Any], out: Path | str, workers: Here | Pool | Dask, data_dir: Path | str | None
+) -> Plan:
+    """Reckon what is left to be done of some cells, given what a folder holds, and by whom; nothing is written.
+
+    Raises
+    ------
+    StudyError
+        If the folder holds another sweep; InputError if the data are missing.
+    """
+    database = Path(out) / spec.schema.database
+    stored: set[Any] = set()
+    if database.exists() and database.stat().st_size:
+        found: storage.Stored[Any] = storage.read(out, spec.schema)
+        if found.study == json.loads(json.dumps(spec.study())):
+            stored = {row[: len(spec.schema.axes)] for row in found.rows}
+    if isinstance(workers, Here):
+        count = (workers.threads or available_cores()) if isinstance(spec, GridSpec) else 1  # cells in threads, or one by one
+    elif isinstance(workers, Pool):
+        count = workers.count()
+    else:
+        with workers:
+            count = workers.count()
+    return plan_of(spec, [cell for cell in cells if tuple(cell) not in stored], len(cells), count, data_dir)
+
+
+def title(spec: SweepSpec | GridSpec) -> str:
+    """Return what a report calls a sweep."""
+    if isinstance(spec, GridSpec):
+        return f"Cliffs: {spec.dataset}"
+    named = [str(value) for name, value in spec.settings if name in ("dataset", "model", "recipe")]
+    return f"Sweep of {', '.join(name for name, labels in spec.axes if len(labels) > 1 or len(spec.axes) == 1)}" + (
+        f": {', '.join(named)}" if named else ""
+    )
+
+
+# 2. Writing -------------------------------------------------------------------------------------------------------------
+
+
+def export(store: Store, spec: SweepSpec | GridSpec, *, plots: bool = True) -> list[str]:
+    """Write what is stored into its folder, as files to read and pictures to look at, and return what it says in sentences.
+
+    Files that already show all that is stored are left as they are.
+
+    Raises
+    ------
+    StudyError
+        If a file cannot be written.
+    """
+    if isinstance(spec, GridSpec):
+        return cliffs.export(store, plots=plots)["sentences"]
+    state = {"intnet": __version__, "cells": store.count()}
+    written, drawn = store.note("written") or {}, store.note("drawn") or {}
+    write = written.get("state") != state or written.get("files") != files.stamps(store.folder, FILES)
+    draw = plots and (drawn.get("state") != state or drawn.get("files") != files.stamps(store.folder, PICTURES))
+    if not write and not draw and "sentences" in written:
+        return written["sentences"]
+    groups = read(store.rows(), spec)
+    sentences = describe(groups, spec)
+    if write:
+        store.write_csv()
+        best = best_of(groups)
+        found = {
+            "sentences": sentences,
+            "best": None if best is None else asdict(best),
+            "settings": [asdict(one) for one in groups],
+        }
+        files.write_json(store.folder / "config.json", config(store, spec))
+        files.write_json(store.folder / "sweep.json", found)
+        store.set_note("written", {"state": state, "files": files.stamps(store.folder, FILES), "sentences": sentences})
+    if draw and groups:
+        from intnet import plotting
+
+        title = ", ".join(str(value) for name, value in spec.settings if name in ("dataset", "model", "recipe"))
+        pictures = (plotting.plot_sweep(groups, title=title), plotting.plot_sweep_telemetry(groups, title=title))
+        for name, picture in zip(PICTURES, pictures, strict=True):
+            files.write_atomically(store.folder / name, partial(picture.savefig, dpi=150))
+        store.set_note("drawn", {"state": state, "files": files.stamps(store.folder, PICTURES)})
+    return sentences
+
+
+def config(store: Store, spec: SweepSpec) -> dict[str, Any]:
+    """Return what a reader needs to make the results again."""
+    return {
+        **store.study,
+        "axes": {name: list(labels) for name, labels in spec.axes},
+        "cells": store.count(),
+        "data": store.note("data"),
+        "trained": TRAINED,
+        "accuracy_unit": "fraction of 1",
+        "intnet": __version__,
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+    }
