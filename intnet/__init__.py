@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from intnet._version import __version__
 
 if TYPE_CHECKING:
+    from intnet.advisor import Advice, advise
     from intnet.datasets import Dataset, load_cifar10, load_cifar100, load_digits, load_fashion_mnist, load_mnist
     from intnet.errors import DataError, InputError, InputTypeError, StudyError
     from intnet.formats import BlockFloat, Channel, Fixed, Overflow, Rounding, Tile, parse_format
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from intnet.optimizers import HALP, SGD, SVRG, SWALP, Average, BitCentering, Factor, Schedule, SWALPSchedule
     from intnet.recipe import RECIPES, Recipe, Role
     from intnet.sklearn import IntegerMLPClassifier
-    from intnet.sweeps import GridSpec, GridStore, open_grid
+    from intnet.sweeps import GridSpec, GridStore, SweepSpec, load_spec, open_grid, run_sweep
     from intnet.tensor import (
         Counters,
         QTensor,
@@ -38,6 +39,7 @@ __all__ = [
     "SGD",
     "SVRG",
     "SWALP",
+    "Advice",
     "Augmentation",
     "Average",
     "BitCentering",
@@ -67,9 +69,11 @@ __all__ = [
     "SWALPSchedule",
     "Schedule",
     "StudyError",
+    "SweepSpec",
     "Tile",
     "Trainer",
     "__version__",
+    "advise",
     "dequantize",
     "evaluate",
     "load_cifar10",
@@ -77,6 +81,7 @@ __all__ = [
     "load_digits",
     "load_fashion_mnist",
     "load_mnist",
+    "load_spec",
     "make_model",
     "matmul",
     "multiply_by_quantized_multiplier",
@@ -86,10 +91,12 @@ __all__ = [
     "quantize",
     "requantize",
     "round_shift",
+    "run_sweep",
     "train_cells",
 ]
 
 _HOMES = {
+    "advisor": ("Advice", "advise"),
     "datasets": ("Dataset", "load_cifar10", "load_cifar100", "load_digits", "load_fashion_mnist", "load_mnist"),
     "errors": ("DataError", "InputError", "InputTypeError", "StudyError"),
     "formats": ("BlockFloat", "Channel", "Fixed", "Overflow", "Rounding", "Tile", "parse_format"),
@@ -110,7 +117,7 @@ _HOMES = {
     ),
     "recipe": ("RECIPES", "Recipe", "Role"),
     "sklearn": ("IntegerMLPClassifier",),
-    "sweeps": ("GridSpec", "GridStore", "open_grid"),
+    "sweeps": ("GridSpec", "GridStore", "SweepSpec", "load_spec", "open_grid", "run_sweep"),
     "tensor": (
         "Counters",
         "QTensor",

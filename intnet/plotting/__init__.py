@@ -4,6 +4,7 @@ Every function returns a `matplotlib.figure.Figure` that belongs to no window an
 ``figure.savefig("cliffs.pdf")``, or, in a notebook that ran ``%matplotlib inline``, make it the last line of a cell.
 """
 
+from intnet.plotting.advice import plot_advice
 from intnet.plotting.averages import plot_averages
 from intnet.plotting.cliffs import plot_cliffs, plot_surface
 from intnet.plotting.compression import (
@@ -27,6 +28,7 @@ from intnet.plotting.sweeps import plot_sweep, plot_sweep_telemetry
 from intnet.plotting.training import plot_telemetry, plot_training
 
 __all__ = [
+    "plot_advice",
     "plot_averages",
     "plot_best",
     "plot_centred",
