@@ -18,6 +18,9 @@ from intnet.sweeps.trainings import SweepSpec
 Formats = tuple[str, ...]
 """A role's text for each role that is searched, in the order of :attr:`Trials.roles`."""
 
+NEAR = 0.02
+"""How far from the threshold an accuracy must be for one seed to decide, while the search is looking."""
+
 REACHES, FAILS = "reaches", "fails"
 
 
@@ -102,7 +105,6 @@ class Trials:
             recipes=((self._label, recipe),),
         )
         self._rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-        self._far = 0.02  # how far from the threshold one seed decides while looking
         self._run: Callable[[list[tuple[Any, ...]]], None] | None = None
 
     def use(
@@ -151,20 +153,25 @@ class Trials:
     def look(self, several: Sequence[Formats]) -> list[Trial]:
         """Try recipes together: one seed each, and all seeds of those that are not far from the threshold."""
         self._need([(formats, 1) for formats in several])
-        near = [formats for formats in several if abs(self._accuracies(formats)[0] - self.threshold) <= self._far]
-        return self.prove(near, several)
+        first = {formats: self._trial(formats, 1) for formats in several}
+        near = [formats for formats, trial in first.items() if abs(trial.accuracies[0] - self.threshold) <= NEAR]
+        proved = dict(zip(near, self.prove(near), strict=True))
+        return [proved.get(formats, first[formats]) for formats in several]
 
-    def prove(self, several: Sequence[Formats], shown: Sequence[Formats] | None = None) -> list[Trial]:
-        """Try recipes together with all seeds, and with more while their interval holds the threshold."""
-        self._need([(formats, self.seeds) for formats in several])
+    def prove(self, several: Sequence[Formats]) -> list[Trial]:
+        """Try recipes together with all seeds, and with more while their interval holds the threshold.
+
+        How many count follows from their accuracies alone, not from what else is stored: so a search that was stopped, or has
+        another target, finds what one from nothing does.
+        """
+        counts = dict.fromkeys(several, self.seeds)
+        self._need(list(counts.items()))
         for seeds in range(self.seeds + 1, self.seeds_max + 1):
-            open_ones = [formats for formats in several if not self._trial(formats).certain]
-            self._need([(formats, seeds) for formats in open_ones])
-        return [self._trial(formats) for formats in (several if shown is None else shown)]
-
-    def known(self) -> list[Trial]:
-        """Return every trial that was run."""
-        return [self._trial(formats) for formats in dict.fromkeys(key[:-1] for key in self._rows)]
+            for formats, count in counts.items():
+                if count == seeds - 1 and not self._trial(formats, count).certain:
+                    counts[formats] = seeds
+            self._need(list(counts.items()))
+        return [self._trial(formats, counts[formats]) for formats in several]
 
     def _need(self, wanted: Sequence[tuple[Formats, int]]) -> None:
         cells = [(*formats, seed) for formats, seeds in dict(wanted).items() for seed in range(seeds)]
@@ -172,15 +179,9 @@ class Trials:
             assert self._run is not None
             self._run(missing)
 
-    def _found(self, formats: Formats) -> list[dict[str, Any]]:
-        rows = [self._rows.get((*formats, seed)) for seed in range(self.seeds_max)]
-        return [row for row in rows if row is not None]
-
-    def _accuracies(self, formats: Formats) -> list[float]:
-        return [row["test_accuracy"] for row in self._found(formats)]
-
-    def _trial(self, formats: Formats) -> Trial:
-        rows = self._found(formats)
+    def _trial(self, formats: Formats, seeds: int) -> Trial:
+        """Return what the first so many seeds of a recipe came to."""
+        rows = [self._rows[(*formats, seed)] for seed in range(seeds)]
         group = group_of(dict(zip(self.roles, formats, strict=True)), rows)
         refused = not group.seeds
         accuracies = tuple(row["test_accuracy"] for row in rows)
