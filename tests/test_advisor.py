@@ -170,6 +170,32 @@ def test_the_search_ends_where_no_bit_can_be_taken_away(seed):
     assert len(set(landscape.tried)) < 150  # of 16**4
 
 
+def test_words_that_only_luck_let_through_are_taken_back_by_the_proof():
+    """A landscape where one seed says more than is true: looking, two bits less do; proving, they do not."""
+    start = {"weight": (16, 8), "error": (16, 8)}
+
+    class Lucky(Landscape):
+        def look(self, several):
+            return [self.trial(formats, 2) for formats in several]
+
+        def prove(self, several):
+            return [self.trial(formats, 0) for formats in several]
+
+        def trial(self, formats, luck=0):
+            words = {role: (word + luck, fraction + luck) for role, (word, fraction) in self.words(formats).items()}
+            good = self.reaches(words)
+            made = super().trial(formats)
+            return dataclasses.replace(made, verdict="reaches" if good else "fails", mean=float(good))
+
+    def reaches(words):
+        return all(word - fraction >= 3 and fraction >= 5 for word, fraction in words.values())
+
+    landscape = Lucky(start, start, reaches)
+    found = search.search(landscape, ignore)
+    assert landscape.words(tuple(found.final.formats.values())) == {"weight": (8, 5), "error": (8, 5)}
+    assert not any(one.trial.reaches for one in found.neighbours)
+
+
 def test_blocks_have_no_top_and_no_range():
     start = {"weight": (8, 0), "activation": (8, 0)}
     landscape = Landscape(start, start, lambda words: words["weight"][0] >= 4 and words["activation"][0] >= 6, block=True)

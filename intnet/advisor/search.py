@@ -84,7 +84,7 @@ def search(trials: Trials, say: Callable[[str], object]) -> Found:
         start = trimmed if found.trimmed.reaches else start
     alone = _alone(trials, start, found, say)
     words = _together(trials, start, alone, say)
-    words, found.neighbours = _descent(trials, words, say)
+    words, found.neighbours = _descent(trials, start, words, say)
     found.final = trials.prove([trials.formats_with(words)])[0]
     return found
 
@@ -168,45 +168,65 @@ def _together(trials: Trials, start: Words, alone: Words, say: Callable[[str], o
         more = max(1, 2 * more)
 
 
-def _descent(trials: Trials, words: Words, say: Callable[[str], object]) -> tuple[Words, list[Neighbour]]:
-    """Take bits away one by one while the target is reached; return the words, and their neighbours, which all fail."""
-    proving = False
+def _descent(trials: Trials, start: Words, words: Words, say: Callable[[str], object]) -> tuple[Words, list[Neighbour]]:
+    """Take bits away one by one while the target is reached; return the words, and their neighbours, which all fail.
+
+    On the way down one seed may decide. Where the proof, with all seeds, takes that back, the search goes back to where it came
+    from, and never to those words again; at worst it ends at `start`, which was proved.
+    """
+    proving, came_from, disproved = False, list[Words](), set[Formats]()
     while True:
-        tries: dict[tuple[str, str], Words] = {}
-        neighbours: dict[tuple[str, str], Neighbour] = {}
-        for role in trials.roles:
-            for end, cut in (("low", (1, 0)), ("high", (0, 1))):
-                if end == "high" and not _fixed(trials, role):
-                    continue
-                less = _cut(trials, role, words[role], *cut)
-                if less is None:
-                    neighbours[role, end] = Neighbour(role, end, None, f"words of less than {FLOOR} bits are not tried")
-                elif not trials.possible(trials.formats_with({**words, role: less})):
-                    neighbours[role, end] = Neighbour(role, end, None, "no recipe can have it")
-                else:
-                    tries[role, end] = {**words, role: less}
+        here = trials.formats_with(words)
+        tries, neighbours = _one_bit_less(trials, words)
         formats = {key: trials.formats_with(one) for key, one in tries.items()}
-        say(f"{'proof' if proving else 'one bit less'}: {_written(trials, trials.formats_with(words))}")
-        several = list(formats.values())
-        if proving:  # and the words themselves
-            here, *trial_list = trials.prove([trials.formats_with(words), *several])
-            if not here.reaches:  # more seeds have changed the verdict: a bit more for every role
-                words = {
-                    role: (word + 1, fraction + (1 if _fixed(trials, role) else 0)) for role, (word, fraction) in words.items()
-                }
-                proving = False
-                continue
-        else:
-            trial_list = trials.look(several)
-        neighbours |= {key: Neighbour(*key, trial, "") for key, trial in zip(formats, trial_list, strict=True)}
-        passing = [(key, one.trial) for key, one in neighbours.items() if one.trial is not None and one.trial.reaches]
+        say(f"{'proof' if proving else 'one bit less'}: {_written(trials, here)}")
+        if proving and not trials.prove([here])[0].reaches:
+            disproved.add(here)
+            words, proving = came_from.pop() if came_from else _one_bit_more(start, words), False
+            continue
+        some = (trials.prove if proving else trials.look)(list(formats.values()))
+        neighbours |= {key: Neighbour(*key, trial, "") for key, trial in zip(formats, some, strict=True)}
+        passing = [
+            (key, trial) for key, trial in zip(formats, some, strict=True) if trial.reaches and formats[key] not in disproved
+        ]
         if passing:
             best, _ = max(passing, key=lambda one: one[1].mean)
+            came_from.append(words)
             words, proving = tries[best], False
         elif proving:
             return words, _explained(trials, words, neighbours)
         else:
             proving = True
+
+
+def _one_bit_less(trials: Trials, words: Words) -> tuple[dict[tuple[str, str], Words], dict[tuple[str, str], Neighbour]]:
+    """Return the words with one bit less of one role, from either end, and neighbours that cannot be."""
+    tries: dict[tuple[str, str], Words] = {}
+    cannot: dict[tuple[str, str], Neighbour] = {}
+    for role in trials.roles:
+        for end, cut in (("low", (1, 0)), ("high", (0, 1))):
+            if end == "high" and not _fixed(trials, role):
+                continue
+            less = _cut(trials, role, words[role], *cut)
+            if less is None:
+                cannot[role, end] = Neighbour(role, end, None, f"words of less than {FLOOR} bits are not tried")
+            elif not trials.possible(trials.formats_with({**words, role: less})):
+                cannot[role, end] = Neighbour(role, end, None, "no recipe can have it")
+            else:
+                tries[role, end] = {**words, role: less}
+    return tries, cannot
+
+
+def _one_bit_more(start: Words, words: Words) -> Words:
+    """Return the words with one bit more of every role, at the bottom, or at the top where the bottom is that of the start."""
+    more = {}
+    for role, (word, fraction) in words.items():
+        most, lowest = start[role]
+        if word >= most:
+            more[role] = start[role]
+        else:
+            more[role] = (word + 1, min(fraction + 1, lowest) if lowest else fraction)
+    return more
 
 
 def _explained(trials: Trials, words: Words, neighbours: dict[tuple[str, str], Neighbour]) -> list[Neighbour]:
