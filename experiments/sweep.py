@@ -3,7 +3,8 @@
     python experiments/sweep.py experiments/sweeps/words.toml --workers 2        # a minute
     python experiments/sweep.py experiments/sweeps/words.toml --dry-run          # what it would take
 
-Expected of words.toml: 16-bit fixed point on DIGITS needs about 11 bits of weights, and 7 of activations.
+Expected of words.toml: with 8 bits of activations, or 6 of weights, the MLP reaches 95 % of its best accuracy on DIGITS; with 7
+bits of activations it does not.
 """
 
 import argparse

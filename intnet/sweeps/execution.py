@@ -196,7 +196,7 @@ def _facts(spec: Any, data_dir: str | None) -> dict[str, Any]:
 _warm: set[str] = set()
 
 
-def warm_up(spec: Sweep, cells: Sequence[Any], load: Loader) -> None:
+def warm_up(spec: Sweep, cells: Sequence[Any], load: Loader, say: Callable[[str], object] | None = None) -> None:
     """Compile what cells need, one process at a time: many that write one cold cache at once may spoil it.
 
     Every kind of code that is in the cache of this node has a mark beside it, so a second process only reads.
@@ -209,6 +209,9 @@ def warm_up(spec: Sweep, cells: Sequence[Any], load: Loader) -> None:
         if mark is not None and not mark.exists():
             with files.locked(mark.parent, wait=1200):
                 if not mark.exists():
+                    if say is not None:
+                        say("Compiling what the cells need, once; this may take a minute.")
+                        say = None
                     spec.warm(cell, load)
                     mark.touch()
         _warm.add(kind)
@@ -326,7 +329,7 @@ def run_sweep(
             progress(len(rows))
         _note_seconds(store, len(missing), time.perf_counter() - begun)
         return len(missing)
-    warm_up(spec, missing, load)
+    warm_up(spec, missing, load, say)
     with workers:
         _agree(store, facts)
         make = partial(Task, spec, data_dir=place_of_data, facts=facts, versions=versions())
