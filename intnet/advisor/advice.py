@@ -330,7 +330,7 @@ def _accuracy(trial: Trial) -> str:
     count = len(trial.accuracies)
     if trial.interval is None:
         return f"{trial.mean:.2%} (one seed)" if count == 1 else f"{trial.mean:.2%}"
-    low, high = trial.interval
+    low, high = max(0.0, trial.interval[0]), min(1.0, trial.interval[1])
     return f"{trial.mean:.2%} (95 % interval {100 * low:.2f} to {100 * high:.2f}, {count} seeds)"
 
 

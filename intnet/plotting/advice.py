@@ -23,8 +23,10 @@ def plot_advice(advice: Any, *, title: str = "") -> Figure:
         line = {one.bits[role]: one for one in [advice.base, *advice.alone.get(role, ())]}
         some = [line[bits] for bits in sorted(line)]
         _points(ax, role, some, "C0", "o", "others as in the base", "-")
-        less = [one.trial for one in advice.neighbours if one.role == role and one.trial is not None]
-        _points(ax, role, less, "C3", "x", "one bit less than advised", "none")
+        for end, marker, words in (("low", "x", "one fraction bit less"), ("high", "+", "one bit less of range")):
+            less = [one.trial for one in advice.neighbours if (one.role, one.end) == (role, end) and one.trial is not None]
+            block = advice.base.formats[role].startswith("bfp")
+            _points(ax, role, less, "C3", marker, "one bit less" if block else words, "none", 7)
         if advice.final is not None:
             _points(ax, role, [advice.final], "C2", "*", "advised, all roles", "none", 12)
         ax.set_xlabel(f"{role} word, bits")
@@ -38,7 +40,7 @@ def plot_advice(advice: Any, *, title: str = "") -> Figure:
     handles: dict[str, Any] = {}
     for ax in axes:
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(title, fontsize=11)
     return figure
 
