@@ -56,7 +56,7 @@ def write_changed(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file of JSON, whole.
+    """Write a file of JSON, whole, unless it has this content already.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         If the file cannot be written.
     """
     text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+    write_changed(path, text.encode())
 
 
 def stamps(folder: Path, names: Sequence[str]) -> dict[str, list[int]]:

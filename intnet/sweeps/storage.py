@@ -20,7 +20,7 @@ import numpy as np
 
 from intnet import files
 from intnet.errors import StudyError
-from intnet.files import UNWRITABLE, write_atomically
+from intnet.files import UNWRITABLE
 
 if TYPE_CHECKING:
     import xarray
@@ -288,7 +288,7 @@ class Store(Generic[R]):
         writer.writerow((*schema.constants, *_names(schema)))
         for row in self.rows():
             writer.writerow((*constants, *row))  # csv writes floats by repr
-        write_atomically(self.folder / schema.table, lambda path: path.write_bytes(text.getvalue().encode()))
+        files.write_changed(self.folder / schema.table, text.getvalue().encode())
 
 
 def _names(schema: Schema) -> tuple[str, ...]:
