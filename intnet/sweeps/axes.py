@@ -7,15 +7,17 @@ a role's entry is of the layers whose name matches: ``weight.word_bits@dense1``.
 """
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from intnet.errors import InputError
 from intnet.formats import BlockFloat, Fixed
 from intnet.optimizers import Factor
-from intnet.recipe import ROLES, Recipe, Role
+from intnet.recipe import LOSSES, ROLES, Recipe, Role
 from intnet.trainings import TrainingSpec
 
 Label = int | float | str
@@ -54,15 +56,18 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError("an integer")
+def _integer(value: Any, low: int = -(2**63)) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or not low <= value.__index__() < 2**63:  # as SQLite has them
+        raise TypeError("an integer" if low < 0 else f"an integer in {low}..2**63 - 1")
     return value.__index__()
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, (bool, str)):
-        raise TypeError("a number")
+_seed, _count = partial(_integer, low=0), partial(_integer, low=1)
+
+
+def _width(value: Any) -> float:
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__") or not 0 < float(value) < math.inf:
+        raise TypeError("a number above 0")
     return float(value)
 
 
@@ -72,13 +77,19 @@ def _text(value: Any) -> str:
     return value
 
 
+def _loss(value: Any) -> str:
+    if value not in LOSSES:
+        raise TypeError(f"one of {', '.join(LOSSES)}")
+    return str(value)
+
+
 def _factor(value: Any) -> str:
     Factor.of(value)
     return value if isinstance(value, str) else str(value)
 
 
 def _flag(value: Any) -> str:
-    if value not in (True, False, "true", "false"):
+    if not isinstance(value, bool) and not (isinstance(value, str) and value in ("true", "false")):
         raise TypeError("true or false")
     return str(value).lower()
 
@@ -86,7 +97,7 @@ def _flag(value: Any) -> str:
 def _sizes(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         value = ",".join(str(_integer(one)) for one in value) or "none"
-    if value != "none" and not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", _text(value)):
+    if not isinstance(value, str) or not re.fullmatch(r"none|[1-9]\d*(,[1-9]\d*)*", value):
         raise TypeError("a list of integers of at least 1, [100, 50], or none")
     return value
 
@@ -103,20 +114,20 @@ _TRAINING = (
     Axis("dataset", str, "data set", _text, _same),
     Axis("model", str, "model", _text, _same),
     Axis("recipe", str, "recipe", _text, _same),
-    Axis("epochs", int, "epochs", _integer, _same),
-    Axis("batch", int, "samples a step", _integer, _same),
+    Axis("epochs", int, "epochs", _count, _same),
+    Axis("batch", int, "samples a step", _count, _same),
     Axis("rate", str, "learning rate", _factor, _same),
     Axis("lr_shift", int, "learning-rate shift: the rate is 2**-lr_shift", _integer, lambda shift: f"2^{-shift}", "bit"),
     Axis("momentum", str, "momentum", _factor, _same),
     Axis("decay", str, "weight decay", _factor, _same),
     Axis("schedule", str, "how the rate falls", _text, _same),
-    Axis("loss", str, "loss", _text, _same),
-    Axis("width", float, "factor on the units or channels of every layer but the last", _number, _same),
+    Axis("loss", str, "loss", _loss, _same),
+    Axis("width", float, "factor on the units or channels of every layer but the last", _width, _same),
     Axis("hidden", str, "units of the hidden layers", _sizes, _as_sizes),
     Axis("augmentation", str, "random crops and flips", _flag, "true".__eq__),
     Axis("standardize", str, "inputs of zero mean and unit deviation", _flag, "true".__eq__),
-    Axis("samples", int, "first training and test samples that are used", _integer, _same),
-    Axis("seed", int, "seed of weights, order, augmentation and rounding", _integer, _same),
+    Axis("samples", int, "first training and test samples that are used", _count, _same),
+    Axis("seed", int, "seed of weights, order, augmentation and rounding", _seed, _same),
 )
 _RECIPE = (
     Axis("accumulator_bits", int, "width of sums of products", _integer, _same, "bit"),
@@ -152,12 +163,14 @@ def axis_of(name: Any) -> Axis:
     InputError
         If there is none, with the nearest name that there is.
     """
-    if name in _BY_NAME:
-        return _BY_NAME[name]
     if isinstance(name, str):
+        if name in _BY_NAME:
+            return _BY_NAME[name]
         plain, at, pattern = name.partition("@")
         role, _, entry = plain.partition(".")
-        if role in ROLES and entry in _BY_ENTRY and (pattern or not at):
+        if role in ROLES and entry in _BY_ENTRY and at and not re.fullmatch(r"[\w/*?!.\[\]-]+", pattern):
+            raise InputError(f"{name!r} names no layers; write, for example, '{plain}@dense1' or '{plain}@conv*'")
+        if role in ROLES and entry in _BY_ENTRY:
             axis, of = _BY_ENTRY[entry], f" of layers {pattern}" if at else ""
             return replace(axis, name=name, description=f"{role}{of}: {axis.description}")
     raise InputError(f"there is no axis {name!r}; {nearest(str(name), NAMES)}")
@@ -193,8 +206,8 @@ def order_of(axis: Axis, label: Label) -> tuple[Any, ...]:
     name, text = axis.name.partition("@")[0].rpartition(".")[2], str(label)
     if name in ("rate", "momentum", "decay"):
         return (float(Factor.of(text)),)
-    if name == "format" and text != "none":
-        return (Role.parse(text).format.word_bits, text)
+    if name == "format":
+        return (0 if text == "none" else Role.parse(text).format.word_bits, text)
     if name == "hidden":
         return _as_sizes(text)
     return (text,)
@@ -227,16 +240,20 @@ def training_of(labels: Mapping[str, Label], recipes: Mapping[str, Recipe]) -> T
     if not of_recipe:
         return spec
     # what depends on the recipe is chosen again for the changed one
-    return TrainingSpec(**{**entries, "recipe": _changed(spec.recipe, of_recipe)})
+    return TrainingSpec(**{**entries, "recipe": _changed(spec.recipe, tuple(of_recipe.items()))})
 
 
-def _changed(recipe: Any, values: Mapping[str, Any]) -> Recipe:
+@lru_cache(maxsize=4096)  # many cells of a sweep share their recipe
+def _changed(recipe: Any, changed_entries: tuple[tuple[str, Any], ...]) -> Recipe:
     """Return the recipe with other entries: of all roles, then of one role, then of some layers."""
+    values = dict(changed_entries)
     changes: dict[str, Any] = {axis.name: values[axis.name] for axis in _RECIPE if axis.name in values}
     roles: dict[str, Role | None] = {role: getattr(recipe, role) for role in ROLES}
     for role in ROLES:
         if (text := values.get(f"{role}.format")) is not None:
             roles[role] = None if text == "none" else Role.parse(text)
+            if text == "none" and role in COMMON_ROLES:
+                raise InputError(f"every recipe has a role {role}, so {role}.format is a format, got none")
     common = {axis.name: values[axis.name] for axis in _OF_ROLES if axis.name in values}
     for kind, entry in ((Fixed, "fraction_bits"), (BlockFloat, "block")):
         if entry in common and not any(isinstance(getattr(roles[role], "format", None), kind) for role in COMMON_ROLES):

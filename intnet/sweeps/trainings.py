@@ -4,8 +4,8 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from intnet import files, kernels
@@ -30,6 +30,12 @@ TIMED_STEPS = 32
 """Steps that a cell is timed by."""
 
 IMPOSSIBLE = ("refuse", "skip")
+
+_CANNOT_FAIL = ("seed", "batch", "samples", "augmentation", "standardize", "width")
+"""What no cell is refused for before its data are there."""
+
+_SAME_CODE = ("seed", "epochs", "batch", "samples", "standardize", "width")
+"""What all compiled code is the same for."""
 
 TRAINED = "trained"
 """The outcome of a cell that trained to its end; others begin with "died: " or "refused: "."""
@@ -152,24 +158,35 @@ class SweepSpec:
     @cached_property
     def _cells(self) -> tuple[tuple[Label, ...], ...]:
         cells, refused = [], []
+        matters = [name not in _CANNOT_FAIL for name, _ in self.axes]
+        known: dict[tuple[Label, ...], InputError | None] = {}
         for cell in itertools.product(*(labels for _, labels in self.axes)):
-            try:
-                self._check(cell)
-            except InputError as error:
-                refused.append((cell, error))
-            else:
+            key = tuple(itertools.compress(cell, matters))
+            if key not in known:
+                known[key] = self._refusal(cell)
+            error = known[key]
+            if error is None:
                 cells.append(cell)
+            else:
+                refused.append((cell, error))
         if refused and (self.impossible == "refuse" or not cells):
             (cell, reason), more = refused[0], f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
             hint = "" if self.impossible == "skip" else '; leave it out, or say impossible = "skip"'
             raise InputError(f"{self.name_of(cell)} is impossible{more}: {reason}{hint}")
         return tuple(cells)
 
-    def _check(self, cell: tuple[Label, ...]) -> None:
-        """Refuse what can be refused without the data and the network."""
-        spec: Any = self.training(cell)
-        optimizer = SGD(Schedule.parse(spec.schedule, spec.rate), spec.momentum, spec.decay)
-        optimizer.check(spec.recipe, spec.epochs)
+    def _refusal(self, cell: tuple[Label, ...]) -> InputError | None:
+        """Return what can be said against a cell without the data and the network."""
+        try:
+            spec: Any = self.training(cell)
+            _check_optimizer(spec.schedule, spec.rate, spec.momentum, spec.decay, spec.recipe, spec.epochs)
+        except InputError as error:
+            return error
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a worker is sent: not the list of all cells, which it does not need."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def shard(self, number: int, of: int) -> list[tuple[Label, ...]]:
         """Return the cells of a shard: every so-manieth."""
@@ -221,7 +238,9 @@ class SweepSpec:
 
     def kinds(self, cells: Sequence[tuple[Label, ...]]) -> list[tuple[str, tuple[Label, ...]]]:
         """Return the kinds of compiled code that cells need, by name, and a cell of each."""
-        return list({_kind(self.training(cell)): cell for cell in reversed(cells)}.items())[::-1]
+        matters = [name not in _SAME_CODE for name, _ in self.axes]
+        first = {tuple(itertools.compress(cell, matters)): cell for cell in reversed(cells)}
+        return list({_kind(self.training(cell)): cell for cell in first.values()}.items())[::-1]
 
     def warm(self, cell: tuple[Label, ...], load: Loader) -> None:
         """Compile what a cell needs: train on two batches, and evaluate a few samples."""
@@ -265,6 +284,11 @@ class SweepSpec:
         except InputError:
             return None  # refused when it is trained
         return prepared + spec.epochs * (trainer.steps_per_epoch * a_step + a_test)
+
+
+@lru_cache(maxsize=4096)
+def _check_optimizer(schedule: str, rate: Any, momentum: Any, decay: Any, recipe: Recipe, epochs: int) -> None:
+    SGD(Schedule.parse(schedule, rate), momentum, decay).check(recipe, epochs)
 
 
 def _short(spec: TrainingSpec, samples: int) -> TrainingSpec:
@@ -344,7 +368,7 @@ def _pairs(what: str, given: Any) -> list[tuple[str, Any]]:
         raise InputError(f"{what} are a table of names, got {type(given).__name__}") from None
     for name, _ in pairs:
         axis_of(name)
-    if len({name for name, _ in pairs}) < len(pairs):
+    if len({name.lower() for name, _ in pairs}) < len(pairs):  # SQLite's columns do not tell A from a
         raise InputError(f"{what} name something twice")
     return pairs
 
