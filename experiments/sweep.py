@@ -107,7 +107,7 @@ def main(arguments: argparse.Namespace) -> None:
     cells = spec.shard(*arguments.shard) if arguments.shard else spec.cells()
     workers = _workers(arguments, sweeps)
     if arguments.dry_run:
-        print(*study.plan(spec, cells, out, workers, arguments.data_dir).describe(), sep="\n")
+        print(*study.plan(spec, cells, out, workers, arguments.data_dir, arguments.fresh).describe(), sep="\n")
         return
     if arguments.fresh:
         spec.facts(sweeps.loader(arguments.data_dir))  # first, as without data the old results should stay where they are

@@ -4,7 +4,6 @@
 2. Writing    export
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -51,7 +50,7 @@ def along(groups: Sequence[Group], name: str, at: Group) -> list[Group]:
     return sorted(some, key=lambda group: order_of(axis_of(name), group.cell[name]))
 
 
-def describe(groups: Sequence[Group], spec: SweepSpec) -> list[str]:
+def describe(groups: Sequence[Group]) -> list[str]:
     """Say in sentences what came out."""
     best = best_of(groups)
     if best is None:
@@ -61,8 +60,8 @@ def describe(groups: Sequence[Group], spec: SweepSpec) -> list[str]:
     sentences = [
         f"Best: {_accuracy(best)} of the test samples with {_name(best)}{f' (mean over {seeds} seeds)' * (seeds > 1)}."
     ]
-    for name, labels in spec.axes:
-        if name != "seed" and len(labels) > 1:
+    for name in best.cell:
+        if len({group.cell[name] for group in groups}) > 1:
             sentences.append(_along(groups, name, best))
     died = [group for group in groups if group.died]
     if died:
@@ -111,21 +110,23 @@ def to_xarray(store: Store) -> "xarray.Dataset":
 
 
 def plan(
-    spec: SweepSpec | GridSpec, cells: Sequence[Any], out: Path | str, workers: Here | Pool | Dask, data_dir: Path | str | None
+    spec: SweepSpec | GridSpec,
+    cells: Sequence[Any],
+    out: Path | str,
+    workers: Here | Pool | Dask,
+    data_dir: Path | str | None,
+    fresh: bool = False,
 ) -> Plan:
     """Reckon what is left to be done of some cells, given what a folder holds, and by whom; nothing is written.
+
+    With `fresh`, what the folder holds does not count.
 
     Raises
     ------
     StudyError
         If the folder holds another sweep; InputError if the data are missing.
     """
-    database = Path(out) / spec.schema.database
-    stored: set[Any] = set()
-    if database.exists() and database.stat().st_size:
-        found: storage.Stored[Any] = storage.read(out, spec.schema)
-        if found.study == json.loads(json.dumps(spec.study())):
-            stored = {row[: len(spec.schema.axes)] for row in found.rows}
+    stored = set() if fresh else storage.cells_in(out, spec.study(), spec.schema)
     if isinstance(workers, Here):
         count = (workers.threads or available_cores()) if isinstance(spec, GridSpec) else 1  # cells in threads, or one by one
     elif isinstance(workers, Pool):
@@ -167,17 +168,18 @@ def export(store: Store, spec: SweepSpec | GridSpec, *, plots: bool = True) -> l
     draw = plots and (drawn.get("state") != state or drawn.get("files") != files.stamps(store.folder, PICTURES))
     if not write and not draw and "sentences" in written:
         return written["sentences"]
-    groups = read(store.rows(), spec)
-    sentences = describe(groups, spec)
+    rows = store.rows()
+    groups = read(rows, spec)
+    sentences = describe(groups)
     if write:
         store.write_csv()
         best = best_of(groups)
         found = {
             "sentences": sentences,
-            "best": None if best is None else asdict(best),
-            "settings": [asdict(one) for one in groups],
+            "best": None if best is None else _as_json(best),
+            "settings": [_as_json(one) for one in groups],
         }
-        files.write_json(store.folder / "config.json", config(store, spec))
+        files.write_json(store.folder / "config.json", config(store, rows))
         files.write_json(store.folder / "sweep.json", found)
         store.set_note("written", {"state": state, "files": files.stamps(store.folder, FILES), "sentences": sentences})
     if draw and groups:
@@ -191,12 +193,20 @@ def export(store: Store, spec: SweepSpec | GridSpec, *, plots: bool = True) -> l
     return sentences
 
 
-def config(store: Store, spec: SweepSpec) -> dict[str, Any]:
-    """Return what a reader needs to make the results again."""
+def _as_json(group: Group) -> dict[str, Any]:
+    return {name: None if value != value else value for name, value in asdict(group).items()}  # JSON has no NaN
+
+
+def config(store: Store, rows: Sequence[tuple]) -> dict[str, Any]:
+    """Return what a reader needs to make the results again: also those cells that an earlier run stored."""
+    axes = {}
+    for place, column in enumerate(store.schema.axes):
+        axis = axis_of(column.name)
+        axes[column.name] = sorted({row[place] for row in rows}, key=partial(order_of, axis))
     return {
         **store.study,
-        "axes": {name: list(labels) for name, labels in spec.axes},
-        "cells": store.count(),
+        "axes": axes,
+        "cells": len(rows),
         "data": store.note("data"),
         "trained": TRAINED,
         "accuracy_unit": "fraction of 1",

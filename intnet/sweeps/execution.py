@@ -344,6 +344,11 @@ def _agree(store: Store, facts: dict[str, Any]) -> None:
     if (different := store.agree("data", facts)) is not None:
         known = store.note("data")[different]
         named = store.study.get("dataset") if different == "checksum" else different
+        if different.startswith("recipe "):
+            raise StudyError(
+                f"{store.folder} was made with another {different}: its file has changed since; put the old one back, "
+                "choose another --out, or set the old results aside with --fresh"
+            )
         shown = [str(one.get("checksum", one) if isinstance(one, dict) else one)[:12] for one in (known, facts[different])]
         raise StudyError(
             f"{store.folder} was made from other {named} data (checksum {shown[0]}, now {shown[1]}); choose another --out, "

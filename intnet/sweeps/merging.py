@@ -74,15 +74,19 @@ def merge(spec: Any, store: Store, of: int | None = None, progress: Callable[[in
         )
     parts = []
     for number in range(1, of + 1):
-        stored = storage.read(shard_folder(store.folder, number, of), spec.schema)
-        if stored.study != store.study:
-            raise StudyError(f"shard {number} of {of} in {store.folder} is of another sweep; run it again with --fresh")
+        folder, again = shard_folder(store.folder, number, of), f"run it again with --shard {number}/{of}"
+        about = storage.read_study(folder, spec.schema.database)
+        if about is None:
+            raise StudyError(f"shard {number} of {of} in {store.folder} has stored nothing yet; {again}, then merge again")
+        if about != store.study:
+            raise StudyError(f"shard {number} of {of} in {store.folder} is of another sweep; {again} --fresh, then merge again")
+        stored = storage.read(folder, spec.schema)
         by_cell = {row[: len(spec.schema.axes)]: row for row in stored.rows}
         cells = [tuple(cell) for cell in spec.shard(number, of)]
         if left := sum(cell not in by_cell for cell in cells):
             raise StudyError(
                 f"shard {number} of {of} in {store.folder} is unfinished: {left} of {len(cells)} cells are missing; "
-                f"run it again with --shard {number}/{of}, then merge again"
+                f"{again}, then merge again"
             )
         parts.append((number, stored, [by_cell[cell] for cell in cells]))
     _check_data(store, parts, of)

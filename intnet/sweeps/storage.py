@@ -387,6 +387,28 @@ def read_study(folder: Path | str, database: str) -> dict[str, Any] | None:
         return _read_study(connection)
 
 
+def cells_in(folder: Path | str, study: dict[str, Any], schema: Schema) -> set[tuple]:
+    """Return the cells that a folder holds; none if there is no database.
+
+    Raises
+    ------
+    StudyError
+        If it holds cells of another study, or its database is damaged.
+    """
+    folder, study = Path(folder), json.loads(json.dumps(study))
+    path = folder / schema.database
+    if not path.is_file() or not path.stat().st_size:
+        return set()
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    with _explained(folder, schema.database), closing(sqlite3.connect(address, uri=True, timeout=PATIENCE)) as connection:
+        stored = _read_study(connection)
+        if stored == study:
+            return set(connection.execute(f"SELECT {schema.names(schema.axes)} FROM cells"))
+        if connection.execute("SELECT count(*) FROM cells").fetchone()[0]:
+            raise _another_study(folder, stored, study)
+        return set()
+
+
 def to_xarray(
     rows: list[R], study: dict[str, Any], data: dict[str, Any] | None, schema: Schema[R], title: str | None = None
 ) -> "xarray.Dataset":

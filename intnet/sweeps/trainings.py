@@ -106,7 +106,7 @@ class SweepSpec:
             raise InputError(f"{twice[0]} is both an axis and a setting; leave it out of one")
         if self.impossible not in IMPOSSIBLE:
             raise InputError(f"impossible is refuse or skip, got {self.impossible!r}")
-        object.__setattr__(self, "axes", tuple((name, _labels(name, values)) for name, values in axes))
+        object.__setattr__(self, "axes", tuple((name, labels_of(name, values)) for name, values in axes))
         object.__setattr__(self, "settings", tuple((name, label_of(axis_of(name), value)) for name, value in settings))
         count = math.prod(len(labels) for _, labels in self.axes)
         if count > CELLS_MAX:
@@ -373,7 +373,8 @@ def _pairs(what: str, given: Any) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _labels(name: str, values: Any) -> tuple[Label, ...]:
+def labels_of(name: str, values: Any) -> tuple[Label, ...]:
+    """Return the labels of an axis' values, each once."""
     axis = axis_of(name)
     if isinstance(values, (str, int, float)) or not isinstance(values, Iterable):
         values = [values]

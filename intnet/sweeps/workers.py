@@ -155,8 +155,9 @@ class Dask:
 
     def __init__(self, scheduler: str, patience: float = PATIENCE) -> None:
         host, colon, port = scheduler.rpartition("://")[2].rpartition(":")
-        if scheduler.partition("://")[0] not in ("tcp", "tls", "ucx", "ws", "wss") or not (host and colon and port.isdecimal()):
-            raise InputError(f"a scheduler is named as tcp://HOST:PORT, got {scheduler!r}")
+        known = scheduler.partition("://")[0] in ("tcp", "tls", "ucx", "ws", "wss")
+        if not (known and host and colon and port.isdecimal() and len(port) <= 5 and 1 <= int(port) < 2**16):
+            raise InputError(f"a scheduler is named as tcp://HOST:PORT, with a port in 1..65535, got {scheduler!r}")
         self.scheduler, self.patience = scheduler, patience
         self._client: Any = None
         self._executor: Executor | None = None
@@ -251,6 +252,10 @@ class Dask:
             try:
                 self._client = distributed.Client(self.scheduler, timeout=min(5.0, seconds), set_as_default=False)
                 break
+            except TypeError as error:  # what a protocol needs beside the address
+                raise InputError(
+                    f"the scheduler at {self.scheduler} cannot be asked: {error}; use tcp://HOST:PORT, or configure Dask for it"
+                ) from None
             except (OSError, TimeoutError, ValueError) as error:
                 if time.monotonic() > end:
                     kept = "" if first else "; what was stored before is safe, and the same command goes on"
