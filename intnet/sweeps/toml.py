@@ -175,7 +175,7 @@ def _values(name: str, values: Any, integers: bool) -> Any:
         return values if isinstance(values, list) else [values]
     found = re.fullmatch(r"\s*(-?\d{1,99})\s*:\s*(-?\d{1,99})\s*", values)
     if found is None:
-        raise _KeyedError(f'{name} takes integers, [5, 7], or a half-open range, "5:20", got {values!r}', "axes", name)
+        raise _KeyedError(f'{name} takes integers, [5, 7], or a half-open range, "5:20", got {values[:40]!r}', "axes", name)
     start, stop = int(found[1]), int(found[2])
     if not 0 < stop - start <= RANGE_MAX:
         count = max(0, stop - start)

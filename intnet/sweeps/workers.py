@@ -256,7 +256,7 @@ class Dask:
                 raise InputError(
                     f"the scheduler at {self.scheduler} cannot be asked: {error}; use tcp://HOST:PORT, or configure Dask for it"
                 ) from None
-            except (OSError, TimeoutError, ValueError) as error:
+            except Exception as error:  # another program may answer, with anything
                 if time.monotonic() > end:
                     kept = "" if first else "; what was stored before is safe, and the same command goes on"
                     raise StudyError(
