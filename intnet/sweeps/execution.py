@@ -377,6 +377,10 @@ class _Size:
         return max(1, min(wanted, TASK_CELLS, left // (4 * max(1, workers))))
 
 
+def _named(cells: Sequence[Any]) -> str:
+    return f"cell {tuple(cells[0])}" if len(cells) == 1 else f"{len(cells)} cells from {tuple(cells[0])} on"
+
+
 def _run(
     workers: Executors, cells: Sequence[Any], make: Callable[[tuple[Any, ...]], Task], say: Callable[[str], object]
 ) -> Iterator[Done]:
@@ -384,10 +388,11 @@ def _run(
     left, again, size, losses = deque(cells), deque[tuple[Any, ...]](), _Size(), 0
     pending: dict[Future[Done], tuple[Any, ...]] = {}
     told: str | None = None
+    careful = False  # one cell at a time, so that it is known which one kills workers
     try:
         while left or again or pending:
-            count = max(1, workers.count())
-            while (left or again) and len(pending) < 2 * count:
+            count, careful = max(1, workers.count()), careful and bool(again or pending)
+            while (left or again) and len(pending) < (1 if careful else 2 * count):
                 some = again.popleft() if again else tuple(left.popleft() for _ in range(size.next(len(left), count)))
                 try:
                     pending[workers.executor.submit(run_task, make(some))] = some
@@ -405,7 +410,7 @@ def _run(
                 except BaseException as error:
                     if not workers.lost(error):
                         raise
-                    again.append(some)
+                    again.insert(0 if careful else len(again), some)
                     lost = error
                 else:
                     losses = 0
@@ -419,16 +424,16 @@ def _run(
                 losses += 1
                 if losses > LOSSES_MAX:
                     raise StudyError(
-                        f"workers were lost {losses} times in a row ({type(lost).__name__}), the last with {len(again[-1])} "
-                        f"cells from {again[-1][0]} on; look for the reason where they run (out of memory?); what was stored "
+                        f"workers were lost {losses} times in a row ({type(lost).__name__}), the last with "
+                        f"{_named(again[0])}; look for the reason where they run (out of memory?); what was stored "
                         "before is safe, and the same command goes on"
                     ) from lost
                 say(f"A worker was lost ({type(lost).__name__}); its cells are given out again.")
                 again.extend(pending.values())
                 pending.clear()
                 workers.renew()
-                if any(len(some) > 1 for some in again) and losses > 1:  # one of them may be what kills workers
-                    again = deque((cell,) for some in again for cell in some)
+                if losses > 1:  # one of them may be what kills workers
+                    again, careful = deque((cell,) for some in again for cell in some), True
     finally:
         for future in pending:
             future.cancel()
