@@ -4,8 +4,8 @@
 2. Writing    export
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,15 +172,10 @@ def export(store: Store, spec: SweepSpec | GridSpec, *, plots: bool = True) -> l
     groups = read(rows, spec)
     sentences = describe(groups)
     if write:
-        store.write_csv()
+        store.write_csv(rows)
         best = best_of(groups)
-        found = {
-            "sentences": sentences,
-            "best": None if best is None else _as_json(best),
-            "settings": [_as_json(one) for one in groups],
-        }
         files.write_json(store.folder / "config.json", config(store, rows))
-        files.write_json(store.folder / "sweep.json", found)
+        files.write_changed(store.folder / "sweep.json", _as_json(sentences, best, groups).encode())
         store.set_note("written", {"state": state, "files": files.stamps(store.folder, FILES), "sentences": sentences})
     if draw and groups:
         from intnet import plotting
@@ -193,8 +188,19 @@ def export(store: Store, spec: SweepSpec | GridSpec, *, plots: bool = True) -> l
     return sentences
 
 
-def _as_json(group: Group) -> dict[str, Any]:
-    return {name: None if value != value else value for name, value in asdict(group).items()}  # JSON has no NaN
+def _as_json(sentences: list[str], best: Group | None, groups: Sequence[Group]) -> str:
+    """Return sweep.json, a line a group: there may be many."""
+
+    def line(group: Group) -> str:
+        known = {name: None if value != value else value for name, value in vars(group).items()}  # JSON has no NaN
+        return json.dumps(known, allow_nan=False)
+
+    entries = {
+        "sentences": json.dumps(sentences),
+        "best": "null" if best is None else line(best),
+        "settings": "[\n" + ",\n".join(map(line, groups)) + "\n]",
+    }
+    return "{\n" + ",\n".join(f'"{name}": {text}' for name, text in entries.items()) + "\n}\n"
 
 
 def config(store: Store, rows: Sequence[tuple]) -> dict[str, Any]:

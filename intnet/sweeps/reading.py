@@ -70,7 +70,8 @@ def read(rows: Sequence[tuple], spec: SweepSpec) -> list[Group]:
         values = dict(zip(names, row, strict=True))
         together.setdefault(tuple(values[name] for name in axes if name != "seed"), []).append(values)
     others = [axis_of(name) for name in axes if name != "seed"]
-    ordered = sorted(together.items(), key=lambda one: tuple(map(order_of, others, one[0])))
+    places = [{label: order_of(axis, label) for label in {key[i] for key in together}} for i, axis in enumerate(others)]
+    ordered = sorted(together.items(), key=lambda one: tuple(place[label] for place, label in zip(places, one[0], strict=True)))
     return [group_of(dict(zip((axis.name for axis in others), key, strict=True)), some) for key, some in ordered]
 
 

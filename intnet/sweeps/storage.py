@@ -279,14 +279,20 @@ class Store(Generic[R]):
         """Return all stored cells as a labelled grid: see :func:`to_xarray`."""
         return to_xarray(self.rows(), self._study, self.note("data"), self.schema)
 
-    def write_csv(self) -> None:
-        """Write the table: one line a cell, floats written so that they read back as the same floats."""
+    def write_csv(self, rows: Iterable[tuple] | None = None) -> None:
+        """Write the table: one line a cell, floats written so that they read back as the same floats.
+
+        Parameters
+        ----------
+        rows : iterable of tuple, optional
+            All of them, where they have been read already.
+        """
         schema = self.schema
         constants = [self._study[name] for name in schema.constants]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow((*schema.constants, *_names(schema)))
-        for row in self.rows():
+        for row in self.rows() if rows is None else rows:
             writer.writerow((*constants, *row))  # csv writes floats by repr
         files.write_changed(self.folder / schema.table, text.getvalue().encode())
 
