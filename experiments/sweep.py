@@ -42,10 +42,10 @@ iterations."""
 
 EPILOG = """\
 what you get in --out:
-  sweep.png, telemetry.png  accuracy over the axes; where numbers were lost
-  report.html               all of it on one page, with a table that can be sorted
-  sweep.csv, sweep.json     every cell; means over the seeds, with 95 % intervals and sentences
-  sweep.sqlite, config.json the store that a later run continues, and the settings
+  report.html                     all of it on one page, with a table that can be sorted
+  sweep.png, sweep-telemetry.png  accuracy over the axes; where numbers were lost
+  sweep.csv, sweep.json           every cell; means over the seeds, with 95 % intervals and sentences
+  sweep.sqlite, config.json       the store that a later run continues, and the settings
 (of the cliff study, the files of experiments/grid.py)
 
 examples:

@@ -18,6 +18,9 @@ CONFIG, TELEMETRY = "config.json", "telemetry"
 CAPTIONS = {
     "cliffs.png": "Accuracy, and what rounding did to updates, over fraction bits and learning rate, with both cliffs",
     "surface.png": "Accuracy over learning rate and fraction bits",
+    "sweep.png": "Test accuracy over the axes of the sweep",
+    "sweep-telemetry.png": "Along each axis: what was lost to rounding, what did not fit, the bits that were used",
+    "advice.png": "Test accuracy against the word length of each role, the advised recipe and its neighbours",
     "training.png": "Loss and accuracies, epoch by epoch",
     "telemetry.png": "Every tensor: the bits of its word that it used, what did not fit, what was lost to rounding",
     "linear.png": "The descents, step by step",

@@ -31,7 +31,7 @@ ENOUGH_SHARE = 0.95
 """A value of an axis is enough if it reaches this share of the best accuracy."""
 
 FILES = ("config.json", "sweep.csv", "sweep.json")
-PICTURES = ("sweep.png", "telemetry.png")
+PICTURES = ("sweep.png", "sweep-telemetry.png")
 
 
 # 1. Reading -------------------------------------------------------------------------------------------------------------

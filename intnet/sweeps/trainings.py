@@ -64,7 +64,7 @@ def _measured() -> tuple[Column, ...]:
     return tuple(columns)
 
 
-EXPORTS = ("config.json", "sweep.csv", "sweep.json", "sweep.png", "telemetry.png", files.REPORT)
+EXPORTS = ("config.json", "sweep.csv", "sweep.json", "sweep.png", "sweep-telemetry.png", files.REPORT)
 
 
 @dataclass(frozen=True)
