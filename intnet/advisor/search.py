@@ -76,6 +76,7 @@ def search(trials: Trials, say: Callable[[str], object]) -> Found:
     found = Found(base)
     if not base.reaches:
         return found
+    trials.know_noise(base)
     start = _words(trials, trials.base)
     trimmed = {role: _without_top(words, base.bits_used[role], trials, role) for role, words in start.items()}
     if trimmed != start and trials.possible(trials.formats_with(trimmed)):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from intnet.errors import InputError
 from intnet.formats import BlockFloat, Fixed
 from intnet.recipe import ROLES, Recipe, Role
@@ -18,8 +20,9 @@ from intnet.sweeps.trainings import SweepSpec
 Formats = tuple[str, ...]
 """A role's text for each role that is searched, in the order of :attr:`Trials.roles`."""
 
-NEAR = 0.02
-"""How far from the threshold an accuracy must be for one seed to decide, while the search is looking."""
+NEAR, NEAR_DEVIATIONS = 0.005, 4
+"""How far from the threshold an accuracy must be for one seed to decide, while the search is looking: half a point, and so many
+standard deviations of the base's accuracies."""
 
 REACHES, FAILS = "reaches", "fails"
 
@@ -104,6 +107,7 @@ class Trials:
             {**settings, "recipe": self._label},
             recipes=((self._label, recipe),),
         )
+        self.near = NEAR
         self._rows: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._run: Callable[[list[tuple[Any, ...]]], None] | None = None
 
@@ -150,11 +154,15 @@ class Trials:
             return False
         return True
 
+    def know_noise(self, base: Trial) -> None:
+        """Take from the base's accuracies how much one seed says."""
+        self.near = max(NEAR, NEAR_DEVIATIONS * float(np.std(base.accuracies, ddof=1)))
+
     def look(self, several: Sequence[Formats]) -> list[Trial]:
         """Try recipes together: one seed each, and all seeds of those that are not far from the threshold."""
         self._need([(formats, 1) for formats in several])
         first = {formats: self._trial(formats, 1) for formats in several}
-        near = [formats for formats, trial in first.items() if abs(trial.accuracies[0] - self.threshold) <= NEAR]
+        near = [formats for formats, trial in first.items() if abs(trial.accuracies[0] - self.threshold) <= self.near]
         proved = dict(zip(near, self.prove(near), strict=True))
         return [proved.get(formats, first[formats]) for formats in several]
 
