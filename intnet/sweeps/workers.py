@@ -270,6 +270,7 @@ class Dask:
     def _wait_for_workers(self) -> None:
         with suppress(Exception):
             self._client.wait_for_workers(1, timeout=min(30.0, self.patience))
+        self._asked = 0.0  # what was known a moment ago is out of date
         if not self.count():
             raise StudyError(
                 f"the scheduler at {self.scheduler} has no worker; start some with 'dask worker {self.scheduler} --nthreads 1'"
