@@ -82,6 +82,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.out is None:
         arguments.out = Path("results") / f"sweep-{arguments.spec.stem}"
+    if arguments.threads and (arguments.workers is not None or arguments.scheduler is not None):
+        parser.error("--threads is of a run in this process, got it with --workers or --scheduler; leave one out")
     for other in ("shard", "fresh", "dry_run"):
         if arguments.merge and getattr(arguments, other):
             option = other.replace("_", "-")
@@ -122,7 +124,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _workers(arguments: argparse.Namespace, sweeps):
     """Return who runs the cells."""
-    if arguments.scheduler:
+    if arguments.scheduler is not None:
         return sweeps.Dask(arguments.scheduler)
     return sweeps.Here(arguments.threads) if arguments.workers is None else sweeps.Pool(arguments.workers)
 
@@ -144,6 +146,9 @@ def _fill(arguments: argparse.Namespace, spec, store, cells, workers, sweeps) ->
 
 def interrupted(arguments: argparse.Namespace) -> str:
     """Say how to go on."""
+    if arguments.shard:
+        folder = arguments.out / "shard-{}-of-{}".format(*arguments.shard)
+        arguments = argparse.Namespace(out=folder, fresh=arguments.fresh)
     return commandline.how_to_go_on(arguments, "Finished cells")
 
 

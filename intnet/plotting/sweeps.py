@@ -13,6 +13,7 @@ from intnet.errors import InputError
 PANELS_MAX = 12
 _NUMBERS_MAX = 12  # a side of a map in whose fields accuracies are written
 _TICKS_MAX = 24
+_EDGES_MAX = 48  # a side of a map whose fields have edges, and points of a line that have marks
 _ROLES = ("weight", "activation", "error", "gradient", "momentum", "master")
 
 
@@ -87,13 +88,17 @@ def _line(groups: Sequence[Any], axes: dict[str, list[Any]], title: str) -> Figu
         "linestyle": "-" if numeric else "none",
     }
     ax.errorbar(x, y, yerr=halves, **style)
+    if refused := [place for place, value in zip(x, values, strict=True) if not found[value].seeds]:
+        at_the_foot = ax.get_xaxis_transform()
+        ax.plot(refused, [0.03] * len(refused), "x", color="0.5", transform=at_the_foot, label="refused")
+        ax.legend(frameon=False)
     if name:
         _label(ax, name, values, numeric)
     else:
         ax.set_xticks([])
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     seeds = max(group.seeds for group in groups)
-    ax.set_ylabel("test accuracy" + (f", mean of {seeds} seeds, 95 % interval" if seeds > 1 else ""))
+    ax.set_ylabel("test accuracy" + (f"\nmean of {seeds} seeds, 95 % interval" if seeds > 1 else ""))
     ax.set_title(title, fontsize=11)
     _dress(ax)
     return figure
@@ -105,7 +110,7 @@ def _maps(groups: Sequence[Any], axes: dict[str, list[Any]], title: str) -> Figu
     for group in groups:
         panels.setdefault(tuple(group.cell[name] for name, _ in rest), []).append(group)
     shown = list(panels.items())[:PANELS_MAX]
-    columns = math.ceil(math.sqrt(len(shown)))
+    columns = len(shown) if len(shown) <= 3 else math.ceil(math.sqrt(len(shown)))
     rows = -(-len(shown) // columns)
     size = (min(16.0, 1.6 + columns * max(3.2, 0.42 * len(xs))), min(16.0, 1.0 + rows * max(2.6, 0.36 * len(ys))))
     figure = Figure(figsize=size, layout="constrained")
@@ -113,12 +118,13 @@ def _maps(groups: Sequence[Any], axes: dict[str, list[Any]], title: str) -> Figu
     ran = [group.accuracy for group in groups if group.seeds]
     low, high = (min(ran), max(ran)) if ran else (0.0, 1.0)
     image = None
+    edges: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.3} if max(len(xs), len(ys)) <= _EDGES_MAX else {}
     for number, (key, some) in enumerate(shown):
         ax = places[number // columns, number % columns]
         values = np.full((len(ys), len(xs)), np.nan)
         for group in some:
             values[ys.index(group.cell[y_name]), xs.index(group.cell[x_name])] = group.accuracy
-        image = ax.pcolormesh(values, vmin=low, vmax=high, cmap="viridis", edgecolors="white", linewidth=0.3)
+        image = ax.pcolormesh(values, vmin=low, vmax=high, cmap="viridis", **edges)
         ax.set_facecolor("0.85")
         if len(xs) <= _NUMBERS_MAX and len(ys) <= _NUMBERS_MAX and columns * len(xs) <= 2 * _NUMBERS_MAX:
             for (i, j), value in np.ndenumerate(values):
@@ -146,9 +152,9 @@ def _maps(groups: Sequence[Any], axes: dict[str, list[Any]], title: str) -> Figu
     if image is not None:
         seeds = max(group.seeds for group in groups)
         bar = figure.colorbar(
-            image, ax=[places[i // columns, i % columns] for i in range(len(shown))], format=PercentFormatter(1, 0)
+            image, ax=[places[i // columns, i % columns] for i in range(len(shown))], format=PercentFormatter(1, None)
         )
-        bar.set_label("test accuracy" + (f", mean of {seeds} seeds" if seeds > 1 else ""))
+        bar.set_label("test accuracy" + (f"\nmean of {seeds} seeds" if seeds > 1 else ""))
     more = f" (the first {len(shown)} of {len(panels)} panels)" if len(panels) > len(shown) else ""
     figure.suptitle(f"{title}{more}", fontsize=11)
     return figure
@@ -177,7 +183,8 @@ def plot_sweep_telemetry(groups: Sequence[Any], *, title: str = "") -> Figure:
         line = {group.cell.get(name, ""): group for group in ran if {k: v for k, v in group.cell.items() if k != name} == rest}
         kept = [value for value in values if value in line]
         x, numeric = _places(kept)
-        style: dict[str, Any] = {"marker": "o", "markersize": 3, "linestyle": "-" if numeric else "none"}
+        marker = "" if numeric and len(kept) > _EDGES_MAX else "o"
+        style: dict[str, Any] = {"marker": marker, "markersize": 3, "linestyle": "-" if numeric else "none"}
         for color, role in enumerate(_ROLES):
             if not any(line[value].bits_used[role] for value in kept):
                 continue
