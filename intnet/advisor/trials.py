@@ -159,12 +159,12 @@ class Trials:
         self.near = max(NEAR, NEAR_DEVIATIONS * float(np.std(base.accuracies, ddof=1)))
 
     def look(self, several: Sequence[Formats]) -> list[Trial]:
-        """Try recipes together: one seed each, and all seeds of those that are not far from the threshold."""
+        """Try recipes together: one seed each, and `seeds` of those that are not far from the threshold; the mean decides."""
         self._need([(formats, 1) for formats in several])
         first = {formats: self._trial(formats, 1) for formats in several}
         near = [formats for formats, trial in first.items() if abs(trial.accuracies[0] - self.threshold) <= self.near]
-        proved = dict(zip(near, self.prove(near), strict=True))
-        return [proved.get(formats, first[formats]) for formats in several]
+        self._need([(formats, self.seeds) for formats in near])
+        return [self._trial(formats, self.seeds) if formats in near else first[formats] for formats in several]
 
     def prove(self, several: Sequence[Formats]) -> list[Trial]:
         """Try recipes together with all seeds, and with more while their interval holds the threshold.
