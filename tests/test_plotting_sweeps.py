@@ -104,7 +104,7 @@ def test_one_axis_is_a_line_with_intervals(seeds, label):
     (ax,) = draw(plot_sweep(some, title="digits")).axes
     line = ax.lines[0]
     assert list(line.get_xdata()) == list(range(6, 11))
-    assert_allclose(line.get_ydata(), [math.nan, 0.101, 0.102, 0.103, 0.104])
+    assert_allclose(line.get_ydata().astype(float), [math.nan, 0.101, 0.102, 0.103, 0.104])
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("weight: word bits", label, "digits")
     (refused,) = [line for line in ax.lines if line.get_label() == "refused"]
     assert refused.get_xdata().tolist() == [6]

@@ -276,7 +276,7 @@ def test_a_cell_that_is_refused_when_it_is_trained_is_a_result(tmp_path):
     assert found["settings"][1]["accuracy"] is None
 
 
-def test_workers_of_other_versions_or_data_are_refused(tmp_path):
+def test_workers_of_other_versions_or_data_are_refused():
     here = versions()
     assert set(here) == {"intnet", "numpy", "numba", "python"}
     with pytest.raises(
@@ -291,7 +291,6 @@ def test_workers_of_other_versions_or_data_are_refused(tmp_path):
         run_task(replace(task, versions=here | {"intnet": "0"}))
     with pytest.raises(DataError, match=r"has other data than the driver \(digits differs\); give it the same files"):
         run_task(replace(task, facts={"digits": facts["digits"] | {"checksum": "0"}}))
-    del tmp_path
 
 
 # 4. Shards that do not fit ------------------------------------------------------------------------------------------------

@@ -116,8 +116,8 @@ def _spec(entries: Mapping[str, Any]) -> SweepSpec | GridSpec:
             if suspects:
                 raise _KeyedError(str(error), *suspects[0]) from None
             raise
-    for where, given in (("settings", settings), ("axes", axes)):
-        for name in given:
+    for where, named in (("settings", settings), ("axes", axes)):
+        for name in named:
             if name not in known:
                 raise _KeyedError(f"the cliff study has no {name!r}; {nearest(name, known)}", where, name)
     misplaced = [name for name in axes if name in _GRID_SETTINGS] + [name for name in settings if name in _GRID_AXES]
