@@ -269,7 +269,6 @@ def test_another_sweep_in_the_folder(finished, spec):
     for text in (
         HEAD.replace("epochs = 1", "epochs = 2") + AXES,
         HEAD + "[axes]\nrate = [1]\n",
-        CLIFFS.replace("1001", "1002"),
     ):
         spec.write_text(text)
         for more in ((), ("--dry-run",)):
