@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from programs import Program, table
+from programs import Program, contents, table
 
 from intnet import datasets, kernels
 from intnet.errors import DataError, InputError, StudyError
@@ -419,3 +419,14 @@ def test_workers_are_a_number():
     for number in (0, 1025, True, "2", 2.0):
         with pytest.raises(InputError, match=r"workers must be an integer in 1..1024, got"):
             Pool(number)
+
+
+def test_a_folder_is_for_one_kind_of_study(tmp_path):
+    grid = GridSpec("digits", (9,), (12,), (0,), 1001)
+    spec = SweepSpec({"seed": [0]}, {"dataset": "digits"})
+    with Store(tmp_path, grid.study(), grid.schema):
+        pass
+    before = contents(tmp_path)
+    with pytest.raises(StudyError, match=r"another kind of study \(grid.sqlite\).*choose another --out"):
+        Store(tmp_path, spec.study(), spec.schema)
+    assert contents(tmp_path) == before

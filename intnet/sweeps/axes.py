@@ -3,7 +3,8 @@
 A name is an entry of :class:`intnet.trainings.TrainingSpec` (``epochs``, ``rate``, ``width``, ``seed``, ...), of a recipe
 (``accumulator_bits``, ...), or what a role's format has: ``weight.word_bits``, ``error.rounding``, ``activation.format``.
 Without a role, ``word_bits`` and its like are of weights, activations, errors and gradients alike. With ``@PATTERN`` behind it,
-a role's entry is of the layers whose name matches: ``weight.word_bits@dense1``. What is more special wins.
+a role's entry is of the layers whose name matches: ``weight.word_bits@dense1``. A role's entry wins over one
+of all roles, a layer's over a role's; of patterns that match the same layer, the later wins.
 """
 
 import difflib

@@ -53,9 +53,9 @@ def mean_and_half(values: Sequence[float]) -> tuple[float, float | None]:
     """Return the mean and half its 95 % interval by Student's t; NaN of none, None for the half of fewer than two."""
     if not values:
         return math.nan, None
-    mean = float(np.mean(values))
     if len(values) < 2:
-        return mean, None
+        return float(values[0]), None
+    mean = float(np.mean(values))
     from scipy.special import stdtrit
 
     return mean, float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values)))
@@ -81,6 +81,8 @@ def group_of(cell: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Group:
     mean, half = mean_and_half([row["test_accuracy"] for row in ran])
 
     def share(part: str, whole: str) -> float:
+        if len(ran) == 1:  # of a hundred thousand settings, that counts
+            return ran[0][part] / max(1, ran[0][whole])
         return sum(row[part] for row in ran) / max(1, sum(row[whole] for row in ran))
 
     return Group(

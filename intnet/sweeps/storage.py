@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 30  # seconds to wait for another program that reads or writes the database
 
+DATABASES = ("grid.sqlite", "sweep.sqlite", "advice.sqlite")
+"""Every kind of study that is kept so: a folder holds one."""
+
 _SQL_TYPES: dict[type, str] = {int: "integer", float: "real", str: "text"}
 
 R = TypeVar("R", bound=tuple)
@@ -179,6 +182,10 @@ class Store(Generic[R]):
     def _open(self, study: dict[str, Any]) -> sqlite3.Connection:
         database = self.schema.database
         path = self.folder / database
+        if others := [name for name in DATABASES if name != database and (self.folder / name).exists()]:
+            raise StudyError(
+                f"{self.folder} holds another kind of study ({others[0]}), and a folder is for one; choose another --out"
+            )
         if not path.exists() or path.stat().st_size == 0:
             state = "empty" if path.exists() else "missing"
             remains = [name for name in self.schema.exports if (self.folder / name).exists()]

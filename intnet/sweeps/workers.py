@@ -53,6 +53,9 @@ def _single_threaded() -> Iterator[None]:
 class Pool:
     """Processes of this machine, one thread each. They are spawned, not forked: nothing compiled or locked comes along.
 
+    A process that is spawned imports the script it was started from: one that uses a pool does so under
+    ``if __name__ == "__main__":``.
+
     Parameters
     ----------
     processes : int
