@@ -1,11 +1,12 @@
 """Cells that differ in their seed alone, read together: means, intervals, and what telemetry says of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from intnet.recipe import ROLES
 from intnet.sweeps.axes import axis_of, order_of
@@ -63,40 +64,68 @@ def mean_and_half(values: Sequence[float]) -> tuple[float, float | None]:
 
 def read(rows: Sequence[tuple], spec: SweepSpec) -> list[Group]:
     """Return the cells in groups of all seeds, in the order of the axes."""
+    if not rows:
+        return []
     names = [column.name for column in spec.schema.columns]
-    axes = [name for name, _ in spec.axes]
-    together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        values = dict(zip(names, row, strict=True))
-        together.setdefault(tuple(values[name] for name in axes if name != "seed"), []).append(values)
-    others = [axis_of(name) for name in axes if name != "seed"]
-    places = [{label: order_of(axis, label) for label in {key[i] for key in together}} for i, axis in enumerate(others)]
-    ordered = sorted(together.items(), key=lambda one: tuple(place[label] for place, label in zip(places, one[0], strict=True)))
-    return [group_of(dict(zip((axis.name for axis in others), key, strict=True)), some) for key, some in ordered]
+    table = dict(zip(names, zip(*rows, strict=True), strict=True))
+    others = [axis_of(name) for name, _ in spec.axes if name != "seed"]
+    keys = list(zip(*(table[axis.name] for axis in others), strict=True)) if others else [()] * len(rows)
+    groups = _groups(table, keys, tuple(axis.name for axis in others))
+    places = [{label: order_of(axis, label) for label in set(table[axis.name])} for axis in others]
+    return sorted(groups, key=lambda one: [place[label] for place, label in zip(places, one.cell.values(), strict=True)])
 
 
 def group_of(cell: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Group:
     """Return rows, each a dict of columns, as a group."""
-    ran = [row for row in rows if not row["outcome"].startswith("refused")]
-    mean, half = mean_and_half([row["test_accuracy"] for row in ran])
+    table = {name: [row[name] for row in rows] for name in rows[0]}
+    return _groups(table, [tuple(cell.values())] * len(rows), tuple(cell))[0]
 
-    def share(part: str, whole: str) -> float:
-        if len(ran) == 1:  # of a hundred thousand settings, that counts
-            return ran[0][part] / max(1, ran[0][whole])
-        return sum(row[part] for row in ran) / max(1, sum(row[whole] for row in ran))
 
-    return Group(
-        cell=cell,
-        seeds=len(ran),
-        died=sum(row["outcome"].startswith("died") for row in ran),
-        refused=next((row["outcome"].partition(": ")[2] for row in rows if row["outcome"].startswith("refused")), ""),
-        accuracy=mean,
-        half=half,
-        lost_updates=share("lost_updates", "updates"),
-        left={role: share(f"{role}_left", f"{role}_count") for role in ROLES},
-        lost={role: share(f"{role}_lost", f"{role}_count") for role in ROLES},
-        bits_used={role: max((row[f"{role}_bits_used"] for row in ran), default=0) for role in ROLES},
-    )
+def _groups(table: Mapping[str, Sequence[Any]], keys: Sequence[tuple], names: tuple[str, ...]) -> list[Group]:
+    """Return the rows of a table that share a key as a group each; all columns at once, as there may be many groups."""
+    index: dict[tuple, int] = {}
+    group = np.array([index.setdefault(key, len(index)) for key in keys], np.int64)
+    count = len(index)
+    outcomes = table["outcome"]
+    ran = np.array([not outcome.startswith("refused") for outcome in outcomes])
+    died = np.array([outcome.startswith("died") for outcome in outcomes])
+
+    def totals(name: str, where: NDArray[np.bool_] = ran) -> NDArray[np.int64]:
+        out = np.zeros(count, np.int64)
+        np.add.at(out, group[where], np.array(table[name], np.int64)[where] if name else 1)
+        return out
+
+    def shares(part: str, whole: str) -> list[float]:
+        return (totals(part) / np.maximum(1, totals(whole))).tolist()
+
+    def used(name: str) -> list[int]:
+        out = np.zeros(count, np.int64)
+        np.maximum.at(out, group[ran], np.array(table[name], np.int64)[ran])
+        return out.tolist()
+
+    accuracies: list[list[float]] = [[] for _ in range(count)]
+    refused = [""] * count
+    for place, one, outcome, accuracy in zip(group.tolist(), ran.tolist(), outcomes, table["test_accuracy"], strict=True):
+        if one:
+            accuracies[place].append(accuracy)
+        elif not refused[place]:
+            refused[place] = outcome.partition(": ")[2]
+    by_role = [
+        [dict(zip(ROLES, some, strict=True)) for some in zip(*of_roles, strict=True)]
+        for of_roles in (
+            [shares(f"{role}_left", f"{role}_count") for role in ROLES],
+            [shares(f"{role}_lost", f"{role}_count") for role in ROLES],
+            [used(f"{role}_bits_used") for role in ROLES],
+        )
+    ]
+    columns: Any = zip(
+        index, totals("").tolist(), totals("", died).tolist(), refused, map(mean_and_half, accuracies),
+        shares("lost_updates", "updates"), *by_role, strict=True,
+    )  # fmt: skip
+    return [
+        Group(dict(zip(names, key, strict=True)), seeds, dead, why, mean[0], mean[1], lost, *roles)
+        for key, seeds, dead, why, mean, lost, *roles in columns
+    ]
 
 
 def reason(group: Group) -> str:
