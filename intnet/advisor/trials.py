@@ -233,7 +233,7 @@ def what_is_worse(trial: Trial, than: Trial) -> str:
         grown.append((f"{role}s that do not fit", than.left[role], trial.left[role]))
     worse = sorted((one for one in grown if one[2] - one[1] >= 0.01), key=lambda one: one[1] - one[2])[:2]
     if not worse:
-        return "nothing that is counted grew by a point: the numbers are just too coarse"
+        return "no share that is counted grew by a point"
     return "; ".join(f"{what} grow from {_percent(before)} to {_percent(after)}" for what, before, after in worse)
 
 
