@@ -22,10 +22,10 @@ F = TypeVar("F", bound=Callable)
 
 PACKAGE = Path(__file__).resolve().parent
 APART = (
-    "advisor", "bit_centering.py", "checkpoint.py", "commandline.py", "compression", "datasets", "files.py", "gradients",
-    "inputs.py", "jobs.py", "layers", "losses.py", "models.py", "network.py", "online.py", "optimizers", "plotting",
-    "recipe.py", "regression.py", "report.py", "sklearn.py", "studies", "sweeps", "telemetry.py", "tensor", "training.py",
-    "trainings.py",
+    "advisor", "bit_centering.py", "checkpoint.py", "commandline.py", "compression", "datasets", "export", "files.py",
+    "gradients", "inputs.py", "jobs.py", "layers", "losses.py", "models.py", "network.py", "online.py", "optimizers",
+    "plotting", "recipe.py", "regression.py", "report", "sklearn.py", "studies", "sweeps", "telemetry.py", "tensor",
+    "training.py", "trainings.py",
 )  # fmt: skip
 """What holds no compiled function, and nothing that one imports: an edit there leaves the cache as it is."""
 
