@@ -18,11 +18,11 @@ nothing but integers moves. Every operation takes tensors to one tensor, a sampl
 `Table`          ``table[min(max(x - first, 0), len(table) - 1)]``; x first goes through `before`, if there is one
 `Flatten`        the same integers as a vector: row, column, channel
 
-`Dense`, `Conv2D`, `Scale`, `Add` and `AveragePool` end in `to`, a `Requantize`, which rounds what they sum up exactly. The first
-two come to it by way of an `Accumulator`: the exact sum of all products (no part of it) is brought into its word; the bias,
-which counts in the sums' units already, is added; the exact result is brought into the word again. In every other operation
-nothing leaves int64: that is checked when a program is made. Dropout is nothing, and stochastic rounding is rounding to
-nearest, ties to even: this is evaluation.
+`Dense`, `Conv2D`, `Scale`, `Add` and `AveragePool` end in `to`, a `Requantize`, which rounds what they sum up exactly. The
+first two come to it by way of an `Accumulator`: the exact sum of all products (no part of it) is brought into its word; the
+bias, which counts in the sums' units already, is added; the exact result is brought into the word again. In every other
+operation nothing leaves int64: that is checked when a program is made. Dropout is nothing, and stochastic rounding is
+rounding to nearest, ties to even: this is evaluation.
 """
 
 from dataclasses import dataclass
@@ -132,6 +132,8 @@ class Product(Operation):
     Attributes
     ----------
     weights : int64
+    weight_bits : int
+        Of the word that holds a weight.
     weight_exponent : int
         Sums count in units of ``2**(weight_exponent + exponent of the input)``.
     bias : (outputs,) int64 or None
@@ -143,6 +145,7 @@ class Product(Operation):
     """
 
     weights: Int64s
+    weight_bits: int
     weight_exponent: int
     bias: Int64s | None
     accumulator: Accumulator
@@ -278,15 +281,18 @@ class Program:
         return total
 
 
-def rounded_bounds(sums: Pair, to: Requantize) -> Pair:
-    """Return what results lie within, for values within `sums`: every rounding is within a unit of the exact quotient."""
-    low, high = to.limits
-    if to.shift >= 0:
+def rounded_range(sums: Pair, to: Requantize) -> Pair:
+    """Return what values within `sums` lie within once they are shifted and rounded, before they come into the word."""
+    if to.shift >= 0:  # every rounding is within a unit of the exact quotient
         least, greatest = sums[0] >> to.shift, -(-sums[1] >> to.shift)
     else:
         least, greatest = sums[0] << -to.shift, sums[1] << -to.shift
-    if to.rounding is Rounding.JAM:
-        greatest |= 1
+    return least, greatest | 1 if to.rounding is Rounding.JAM else greatest
+
+
+def rounded_bounds(sums: Pair, to: Requantize) -> Pair:
+    """Return what results lie within, for values within `sums`."""
+    (low, high), (least, greatest) = to.limits, rounded_range(sums, to)
     if to.overflow in (Overflow.WRAP, Overflow.ERROR) and not low <= least <= greatest <= high:
         return low, high
     return min(max(least, low), high), min(max(greatest, low), high)

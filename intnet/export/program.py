@@ -175,7 +175,9 @@ class _Writer:
         half = 1 << (word.bits - 1)
         within = sums if -half <= sums[0] and sums[1] < half else (-half, half - 1)
         to, bounds = self.rounded(layer, exponent, made, within)
-        arguments = [integers, of_weights, bias, word, sums, to]
+        form = weights.format
+        assert form is not None
+        arguments = [integers, form.word_bits, of_weights, bias, word, sums, to]
         if isinstance(layer, product.Conv2D):
             return self.write(Conv2D, layer, (x,), made, bounds, *arguments, layer.stride, layer.padding, layer.groups)
         return self.write(Dense, layer, (x,), made, bounds, *arguments)

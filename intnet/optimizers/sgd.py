@@ -324,56 +324,92 @@ class Prepared:
     def of(
         cls, optimizer: SGD, parameter: Parameter, key: tuple[Any, ...], decay: Factor, rate: Factor, step: Step
     ) -> "Prepared":
-        """Align the factors: all within a rounding gets the exponent of its smallest unit."""
+        """Prepare the update, if it can be done in one pass."""
         assert parameter.gradient is not None
         exponent = int(parameter.gradient.exponent.flat[0])
-        roles = ["gradient", *(["momentum"] if optimizer.momentum.mantissa else []), parameter.stored_role]
-        quantizers = [parameter.quantizers[role] for role in roles]
         none = cls(key, None, (), [])
-        failing = any(one.role.overflow is Overflow.ERROR for one in quantizers)
-        if failing or parameter.gradient.exponent.size > 1 or not all(isinstance(one.format, Fixed) for one in quantizers):
+        failing = any(one.role.overflow is Overflow.ERROR for one in rounding_in(optimizer, parameter))
+        if failing or parameter.gradient.exponent.size > 1:
             return none
-        stored, mu = parameter.stored, optimizer.momentum
-        at = [-one.format.fraction_bits for one in quantizers]  # type: ignore[union-attr]
-        word = [1 << (one.format.word_bits - 1) for one in quantizers]
-        of_weight = at[-1]
-        velocity = None
-        powers: tuple[int, ...]
-        shifts: tuple[int, ...]
-        if mu.mantissa:
+        found = in_one_pass(optimizer, parameter, exponent, decay, rate)
+        if found is None:
+            return none
+        quantizers, stored, velocity = rounding_in(optimizer, parameter), parameter.stored, None
+        if optimizer.momentum.mantissa:
+            form = quantizers[1].format
             if parameter.momentum is None:
-                zeros = kernels.zeros_beside(stored.mantissa, parameter.shape, quantizers[1].format.storage)
-                parameter.momentum = QTensor.trusted(zeros, at[1], quantizers[1].format)
+                zeros = kernels.zeros_beside(stored.mantissa, parameter.shape, form.storage)
+                parameter.momentum = QTensor.trusted(zeros, -form.fraction_bits, form)  # type: ignore[union-attr]
             velocity = parameter.momentum.mantissa
-            base = min(at[1] - mu.shift, at[0], of_weight - decay.shift if decay.mantissa else at[0])
-            second = min(of_weight, at[1] - rate.shift)
-            powers = (at[1] - mu.shift - base, at[0] - base, of_weight - decay.shift - base, of_weight - second)
-            powers = (*powers, at[1] - rate.shift - second)
-            factors = (mu.mantissa, 1, decay.mantissa, 1, rate.mantissa)
-            shifts = (at[0] - exponent, at[1] - base, of_weight - second)
-        else:
-            both = rate.shift + decay.shift
-            second = min(of_weight, at[0] - rate.shift, of_weight - both if decay.mantissa else of_weight)
-            powers = (0, 0, of_weight - both - second, of_weight - second, at[0] - rate.shift - second)
-            factors = (0, 0, rate.mantissa * decay.mantissa, 1, rate.mantissa)
-            shifts = (at[0] - exponent, of_weight - second)
-        if any(power > 60 for power, factor in zip(powers, factors, strict=True) if factor):
-            return none
-        whole = [factor << power if factor else 0 for factor, power in zip(factors, powers, strict=True)]
-        inside = max(whole[0] * word[-2] + whole[1] * word[0], whole[3] * word[-1] + whole[4] * word[-2])
-        if inside + whole[2] * word[-1] >= 2**62:
-            return none
-        targets = [
-            kernels.Target(
-                shift, one.role.rounding.code, one.role.overflow.code, one.format.word_bits, one.role.random_bits, one.stream
-            )
-            for shift, one in zip(shifts, quantizers, strict=True)
-        ]
+        factors, targets = found
         update = kernels.Update(
-            stored.mantissa, velocity, kernels.Factors(*whole), targets[0], targets[-1],
-            targets[1] if mu.mantissa else None, step.seed,
-        )  # fmt: skip
+            stored.mantissa, velocity, factors, targets[0], targets[-1], targets[1] if velocity is not None else None, step.seed
+        )
+        at = [-one.format.fraction_bits for one in quantizers]  # type: ignore[union-attr]
         return cls(key, update, (stored.mantissa, velocity), list(zip(quantizers, at, strict=True)))
+
+
+def rounding_in(optimizer: SGD, parameter: Parameter) -> list[Quantizer]:
+    """Return what rounds in an update: of the gradient, of the momentum if there is one, of what is stored."""
+    roles = ["gradient", *(["momentum"] if optimizer.momentum.mantissa else []), parameter.stored_role]
+    return [parameter.quantizers[role] for role in roles]
+
+
+def in_one_pass(
+    optimizer: SGD, parameter: Parameter, exponent: int, decay: Factor, rate: Factor
+) -> tuple[kernels.Factors, list[kernels.Target]] | None:
+    """Align the factors of an update in fixed point: all within a rounding gets the exponent of its smallest unit.
+
+    Parameters
+    ----------
+    optimizer : SGD
+    parameter : Parameter
+    exponent : int
+        Of the exact gradient.
+    decay, rate : Factor
+        For the gradient of a sum over a batch.
+
+    Returns
+    -------
+    (Factors, list of Target), or None
+        See :mod:`intnet.kernels.plain.update`; targets are those of `rounding_in`. None if a format is not fixed point, or 62
+        bits may not hold what is within a rounding.
+    """
+    quantizers = rounding_in(optimizer, parameter)
+    if not all(isinstance(one.format, Fixed) for one in quantizers):
+        return None
+    mu = optimizer.momentum
+    at = [-one.format.fraction_bits for one in quantizers]  # type: ignore[union-attr]
+    word = [1 << (one.format.word_bits - 1) for one in quantizers]
+    of_weight = at[-1]
+    powers: tuple[int, ...]
+    shifts: tuple[int, ...]
+    if mu.mantissa:
+        base = min(at[1] - mu.shift, at[0], of_weight - decay.shift if decay.mantissa else at[0])
+        second = min(of_weight, at[1] - rate.shift)
+        powers = (at[1] - mu.shift - base, at[0] - base, of_weight - decay.shift - base, of_weight - second)
+        powers = (*powers, at[1] - rate.shift - second)
+        factors = (mu.mantissa, 1, decay.mantissa, 1, rate.mantissa)
+        shifts = (at[0] - exponent, at[1] - base, of_weight - second)
+    else:
+        both = rate.shift + decay.shift
+        second = min(of_weight, at[0] - rate.shift, of_weight - both if decay.mantissa else of_weight)
+        powers = (0, 0, of_weight - both - second, of_weight - second, at[0] - rate.shift - second)
+        factors = (0, 0, rate.mantissa * decay.mantissa, 1, rate.mantissa)
+        shifts = (at[0] - exponent, of_weight - second)
+    if any(power > 60 for power, factor in zip(powers, factors, strict=True) if factor):
+        return None
+    whole = [factor << power if factor else 0 for factor, power in zip(factors, powers, strict=True)]
+    inside = max(whole[0] * word[-2] + whole[1] * word[0], whole[3] * word[-1] + whole[4] * word[-2])
+    if inside + whole[2] * word[-1] >= 2**62:
+        return None
+    targets = [
+        kernels.Target(
+            shift, one.role.rounding.code, one.role.overflow.code, one.format.word_bits, one.role.random_bits, one.stream
+        )
+        for shift, one in zip(shifts, quantizers, strict=True)
+    ]
+    return kernels.Factors(*whole), targets
 
 
 def bits_of(tensor: QTensor) -> int:
