@@ -45,7 +45,7 @@ def write_c(
     Parameters
     ----------
     network : Network
-        In fixed point; on any device.
+        In fixed point, on the CPU.
     folder : str or Path
         Made if it is not there.
     name : str
@@ -216,8 +216,10 @@ class Inference:
         given, made = program.tensors[0], program.tensors[program.output]
         if self.root(program.output) == 0:
             calls.append(f"    for (int32_t i = 0; i < {made.size}; i++)\n        output[i] = input[i];")
-        if self.reentrant and not self.buffers:
+        begin = ""
+        if self.reentrant and not self.buffers:  # no struct is empty
             self.buffers.append(("int8_t", 1))
+            begin = "    (void)scratch;\n"
         size = sum(int(kind[3:-2]) // 8 * count for kind, count in self.buffers)
         kinds = c_type(given.storage), c_type(made.storage)
         head = f"void {name}_infer(const {kinds[0]} input[{upper}_INPUTS], {kinds[1]} output[{upper}_OUTPUTS]"
@@ -242,7 +244,6 @@ class Inference:
             tables += training.tables
         more, seeds = ("", "") if training is None else (" and a step of its training", training.constants())
         what = title(f"{name}: a trained network's inference{more}, in integers.", network, program.digest)
-        begin = ""
         if self.buffers and not self.reentrant:
             struct, begin = f"{struct}\nstatic {name}_scratch memory;\n\n", f"    {name}_scratch *const scratch = &memory;\n"
         else:

@@ -57,7 +57,7 @@ def program_of(network: Network, inputs: tuple[int, int] | None = None) -> Progr
     Parameters
     ----------
     network : Network
-        In fixed point, as it is now: weights are copied. Masked weights are zeros.
+        In fixed point, on the CPU, as it is now: weights are copied. Masked weights are zeros.
     inputs : (int, int), optional
         A promise of the least and the greatest input integer, which makes accumulators narrower; by default any word.
 
@@ -71,6 +71,8 @@ def program_of(network: Network, inputs: tuple[int, int] | None = None) -> Progr
         If the network has block floating point activations, coded weights, or a layer that no operation stands for; the error
         names the layer and says what to use instead. Or if `inputs` is no range of input words.
     """
+    if network.device != "cpu":
+        raise InputError(f"this network lives on the {network.device}; move it with network.to('cpu') to export it")
     form = network.recipe.activation.format
     if isinstance(form, BlockFloat):
         first = next((layer.name for layer in network.layers.walk() if "activation" in layer.quantizers), "the input")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror", "-O2")
-SANITIZED = ("-fsanitize=undefined", "-fno-sanitize-recover=all", "-fsanitize=address")
+SANITIZED = ("-fsanitize=undefined", "-fno-sanitize-recover=all")
+MEMORY = (*SANITIZED, "-fsanitize=address")
 MAIN = """
 #include <stdio.h>
 #include "{name}.h"
@@ -21,6 +22,28 @@ int main(void)
         {name}_infer(input, output{argument});
         fwrite(output, sizeof output, 1, stdout);
     }}
+    return 0;
+}}
+"""
+
+
+TRAINING = """
+#include <stdio.h>
+#include "{name}.h"
+static {name}_training memory;
+static {kind} inputs[{upper}_BATCH * {upper}_INPUTS];
+static {label} labels[{upper}_BATCH];
+int main(void)
+{{
+    uint32_t head[2];
+    {name}_training_start(&memory);
+    while (fread(head, sizeof head, 1, stdin) == 1) {{
+        if (fread(inputs, sizeof inputs[0] * {upper}_INPUTS, head[0], stdin) != head[0])
+            return 1;
+        if (fread(labels, sizeof labels[0], head[0], stdin) != head[0])
+            return 1;
+        {name}_train_step(&memory, inputs, labels, head[0], head[1]);
+{writes}    }}
     return 0;
 }}
 """
@@ -71,3 +94,32 @@ def library(folder, name="model"):
     """Return the code as a library."""
     gcc(*FLAGS, "-fPIC", "-shared", f"{name}.c", "-o", f"{name}.so", folder=folder)
     return ctypes.CDLL(str(folder / f"{name}.so"))
+
+
+def train(folder, steps, parameters, name="model", flags=SANITIZED):
+    """Run steps, each ``(number, inputs, labels)``; yield after each the fields of the state, by name.
+
+    parameters: pairs of a field's name and its NumPy type and size.
+    """
+    head = (folder / f"{name}.h").read_text()
+    line = next(line for line in head.splitlines() if line.startswith(f"void {name}_train_step("))
+    kind, label = (part.split()[1] for part in line.split("(")[1].split(",")[1:3])
+    writes = "".join(f"        fwrite(memory.{field}, sizeof memory.{field}, 1, stdout);\n" for field, _, _ in parameters)
+    text = TRAINING.format(name=name, upper=name.upper(), kind=kind, label=label, writes=writes)
+    (folder / "train.c").write_text(text)
+    gcc(*FLAGS, *flags, f"{name}.c", "train.c", "-o", "train", folder=folder)
+    data = b"".join(
+        np.array([len(y), number], np.uint32).tobytes() + np.ascontiguousarray(x, np.dtype(kind[:-2])).tobytes()
+        + np.ascontiguousarray(y, np.dtype(label[:-2])).tobytes()
+        for number, x, y in steps
+    )  # fmt: skip
+    done = subprocess.run([str(folder / "train")], input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[:2000]
+    place = 0
+    for _ in steps:
+        state = {}
+        for field, dtype, size in parameters:
+            state[field] = np.frombuffer(done.stdout, dtype, size, place)
+            place += state[field].nbytes
+        yield state
+    assert place == len(done.stdout)
