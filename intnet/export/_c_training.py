@@ -151,6 +151,7 @@ class Training:
     def _write(self) -> None:
         loss_to, loss_quantizer = self.loss
         forwards: list[str] = []
+        evaluations: list[str] = []
         backwards: list[str] = []
         updates: list[str] = []
         zeros: list[str] = []
@@ -160,8 +161,10 @@ class Training:
             given = "x" if previous is None else f"t->{previous.label}_y"
             bias = "" if step.layer.bias is None else f"t->{label}_bias, "
             self.fields.append(f"{c_type(self._made(step).storage)} {label}_y[{step.outputs}];")
-            self._forward(step)
-            forwards.append(f"forward_{label}(t->{label}_weight, {bias}{given}, t->{label}_y, sample, step);")
+            arguments = f"_{label}(t->{label}_weight, {bias}{given}, t->{label}_y, "
+            forwards.append(f"{self._forward(step)}{arguments}sample, step);")
+            draws = step.layer.quantizers["activation"].role.rounding is Rounding.STOCHASTIC
+            evaluations.append(f"{self._forward(step, evaluates=True) if draws else 'forward'}{arguments}0, 0);")
             error = self._error_after(step)
             self.fields.append(f"{c_type(error.storage)} {label}_error[{step.outputs}];")
             back = [self._gradient(step, error, given)]
@@ -180,6 +183,7 @@ class Training:
         self._loss_function(previous, loss_to, loss_quantizer)
         loss = f"loss_gradient(t->{previous.label}_y, labels[sample], t->{previous.label}_error, sample, step);"
         self._step_function(zeros, [*forwards, loss, *backwards], updates)
+        self._infer_function(evaluations)
 
     def _error_after(self, step: _Step) -> Fixed:
         """Return the format of the errors of a layer's outputs: of the next layer's inputs, or of the loss."""
@@ -189,7 +193,9 @@ class Training:
         assert isinstance(form, Fixed)
         return form
 
-    def _forward(self, step: _Step) -> None:
+    def _forward(self, step: _Step, evaluates: bool = False) -> str:
+        """Write a forward pass, in training or in evaluation, where nothing is drawn; return the name of its kind."""
+        prefix = "evaluate" if evaluates else "forward"
         layer, label = step.layer, step.label
         weights, quantizer = _form(layer.weight), layer.quantizers["activation"]
         exponent = step.x_exponent - weights.fraction_bits
@@ -206,7 +212,7 @@ class Training:
         begin, end = sums.finished("sum", moved, self.rounder)
         if sums.kind == "int32_t" and moved and begin != "0":
             begin = f"(int32_t){begin}"
-        to = requantization(quantizer, exponent, training=True)
+        to = requantization(quantizer, exponent, training=not evaluates)
         element = f"(uint64_t)sample * {step.outputs} + (uint64_t)o"
         text, source = self.rounded("total", sums.held, quantizer, to, "of_outputs", element)
         kind, x_kind = c_type(quantizer.format.storage), c_type(step.x_form.storage)
@@ -218,10 +224,12 @@ class Training:
             f"    y[o] = ({kind})({text});", *clamp, "}",
         ]  # fmt: skip
         self._function(
-            f"{layer.name} forwards: {step.inputs} -> {step.outputs}, {to}{', then ReLU' if step.clamped else ''}",
-            f"forward_{label}(const {c_type(weights.storage)} *weight, {bias_type}const {x_kind} *x, {kind} *y, "
+            f"{layer.name} forwards{' in evaluation' if evaluates else ''}: {step.inputs} -> {step.outputs}, {to}"
+            f"{', then ReLU' if step.clamped else ''}",
+            f"{prefix}_{label}(const {c_type(weights.storage)} *weight, {bias_type}const {x_kind} *x, {kind} *y, "
             "uint32_t sample, uint32_t step)", body, not source,
         )  # fmt: skip
+        return prefix
 
     def _backward(self, step: _Step, error: Fixed, clamped: bool) -> None:
         layer, quantizer = step.layer, step.layer.quantizers["error"]
@@ -405,6 +413,16 @@ class Training:
             f"{_indented(updates, 1)}\n}}"
         )
 
+    def _infer_function(self, evaluations: list[str]) -> None:
+        last, name, upper = self.steps[-1], self.name, self.name.upper()
+        kinds = c_type(self.steps[0].x_form.storage), c_type(self._made(last).storage)
+        result = f"{kinds[1]} output[{upper}_OUTPUTS]"
+        self.infer_head = f"void {name}_training_infer({name}_training *t, const {kinds[0]} x[{upper}_INPUTS], {result})"
+        self.functions.append(
+            f"{self.infer_head}\n{{\n{_indented(evaluations, 1)}\n    for (int32_t o = 0; o < {last.outputs}; o++)\n"
+            f"        output[o] = t->{last.label}_y[o];\n}}"
+        )
+
     def header(self) -> str:
         """Return what the header says of it."""
         upper, optimizer = self.name.upper(), self.optimizer
@@ -417,7 +435,8 @@ class Training:
             f"/* Begin with the weights of this file. */\n{self.start_head};\n\n"
             f"/* Train on up to {upper}_BATCH samples, one after the other in `inputs`, of the classes `labels`; `step`\n"
             "   counts from 0 and decides, with the seed, all random bits. A batch that is not full counts by its samples. */\n"
-            f"{self.step_head};"
+            f"{self.step_head};\n\n"
+            f"/* The outputs of one sample by the weights as they now are, as in evaluation. */\n{self.infer_head};"
         )
 
     def constants(self) -> str:

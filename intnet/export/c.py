@@ -40,7 +40,8 @@ def write_c(
     ``name_infer(input, output)`` takes the integers of one sample, channels last, as :class:`intnet.inputs.Encoder` makes them,
     to those that ``Network.forward`` gives in evaluation; ``name_argmax(output)`` gives the first of the largest.
     ``name_training_start(t)`` and ``name_train_step(t, inputs, labels, samples, step)`` train, from these weights on, as
-    :class:`intnet.training.Trainer` does: the same bits after every step, whose number counts through all epochs.
+    :class:`intnet.training.Trainer` does: the same bits after every step, whose number counts through all epochs;
+    ``name_training_infer(t, input, output)`` evaluates what they have become.
 
     Parameters
     ----------

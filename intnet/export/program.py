@@ -133,7 +133,8 @@ class _Writer:
             raise InputError(
                 f"layer {layer.name!r} gives outputs with exponents of their own; use a fixed-point format for its activations"
             )
-        bits = made.format.word_bits if made.format is not None else 8 * made.mantissa.dtype.itemsize
+        # hard tanh of units above 1 gives -1, 0 and 1 of no format
+        bits = made.format.word_bits if made.format is not None else max(-bounds[0] - 1, bounds[1]).bit_length() + 1
         output = len(self.tensors)
         tensor = Tensor(layer.name, made.shape[1:], int(made.exponent.flat[0]), bits, *bounds)
         self.tensors.append(tensor)

@@ -33,6 +33,7 @@ TRAINING = """
 static {name}_training memory;
 static {kind} inputs[{upper}_BATCH * {upper}_INPUTS];
 static {label} labels[{upper}_BATCH];
+static {made} output[{upper}_OUTPUTS];
 int main(void)
 {{
     uint32_t head[2];
@@ -43,6 +44,8 @@ int main(void)
         if (fread(labels, sizeof labels[0], head[0], stdin) != head[0])
             return 1;
         {name}_train_step(&memory, inputs, labels, head[0], head[1]);
+        {name}_training_infer(&memory, inputs, output);
+        fwrite(output, sizeof output, 1, stdout);
 {writes}    }}
     return 0;
 }}
@@ -96,16 +99,17 @@ def library(folder, name="model"):
     return ctypes.CDLL(str(folder / f"{name}.so"))
 
 
-def train(folder, steps, parameters, name="model", flags=SANITIZED):
-    """Run steps, each ``(number, inputs, labels)``; yield after each the fields of the state, by name.
+def train(folder, steps, parameters, outputs, name="model", flags=SANITIZED):
+    """Run steps, each ``(number, inputs, labels)``; yield after each the fields of the state, and the first sample's outputs.
 
     parameters: pairs of a field's name and its NumPy type and size.
     """
     head = (folder / f"{name}.h").read_text()
     line = next(line for line in head.splitlines() if line.startswith(f"void {name}_train_step("))
     kind, label = (part.split()[1] for part in line.split("(")[1].split(",")[1:3])
+    made = types_of(folder, name)[1]
     writes = "".join(f"        fwrite(memory.{field}, sizeof memory.{field}, 1, stdout);\n" for field, _, _ in parameters)
-    text = TRAINING.format(name=name, upper=name.upper(), kind=kind, label=label, writes=writes)
+    text = TRAINING.format(name=name, upper=name.upper(), kind=kind, label=label, made=made, writes=writes)
     (folder / "train.c").write_text(text)
     gcc(*FLAGS, *flags, f"{name}.c", "train.c", "-o", "train", folder=folder)
     data = b"".join(
@@ -117,7 +121,8 @@ def train(folder, steps, parameters, name="model", flags=SANITIZED):
     assert done.returncode == 0, done.stderr.decode()[:2000]
     place = 0
     for _ in steps:
-        state = {}
+        state = {"outputs": np.frombuffer(done.stdout, np.dtype(made[:-2]), outputs, place)}
+        place += state["outputs"].nbytes
         for field, dtype, size in parameters:
             state[field] = np.frombuffer(done.stdout, dtype, size, place)
             place += state[field].nbytes

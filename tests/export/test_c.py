@@ -44,7 +44,7 @@ def test_every_layer(kind, tmp_path):
     check(scatter(Network(make(), shape, FIXED, seed=3), extreme=True), tmp_path, reentrant=True)
 
 
-@pytest.mark.parametrize("bits", [5, 12, 20, 31])
+@pytest.mark.parametrize("bits", [5, 12, 20, 29])
 def test_words_of_any_length(bits, tmp_path):
     role = f"fxp-s{bits}/{bits // 2}"
     recipe = dataclasses.replace(FIXED, weight=role, activation=role, error=role, accumulator_bits=min(64, 2 * bits + 3))
@@ -85,7 +85,7 @@ def test_accumulators_that_overflow(overflow, bits, tmp_path):
             write_c(network, tmp_path)
         return
     x = inputs_of(network, 50)
-    assert (network.layers.layers[0].accumulated(x)[1] > 0) == (bits < 64)
+    assert network.layers.layers[0].accumulated(x)[1] > 0
     check(network, tmp_path, count=50)
 
 
@@ -172,8 +172,8 @@ def test_the_first_of_the_largest_is_the_class(tmp_path):
 
 
 def test_names_that_only_a_comment_can_hold(tmp_path):
-    odd = [layers.Dense(3, name="*/ int x; /*"), layers.Dense(3, name="a.b"), layers.Dense(2, name="a b")]
-    check(Network(odd, (3,), FIXED), tmp_path)
+    odd = [layers.Dense(3, name="*é\\"), layers.Dense(3, name="a.b"), layers.Dense(2, name="a b")]
+    check(Network(odd, (3,), dataclasses.replace(FIXED, name="*/ int x; /*")), tmp_path)
 
 
 def test_what_is_refused(tmp_path):
@@ -185,8 +185,8 @@ def test_what_is_refused(tmp_path):
         write_c(network, tmp_path, scratch="heap")
     with pytest.raises(InputError, match=r"'dense1' has activations in bfp-s8"):
         write_c(Network([layers.Dense(4)], (3,), "int8"), tmp_path)
-    far = dataclasses.replace(FIXED, activation="fxp-s16/-60", weight="fxp-s16/12")
-    with pytest.raises(InputError, match=r"shifts by \d+ bits and C code by up to 62"):
+    far = dataclasses.replace(FIXED, activation="fxp-s16/-70")
+    with pytest.raises(InputError, match=r"shifts by -\d+ bits and C code by up to 62"):
         write_c(Network([layers.Dense(4), layers.Dense(3)], (3,), far.override("dense2", activation="fxp-s16/9")), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

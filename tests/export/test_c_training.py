@@ -49,12 +49,14 @@ def check(network, optimizer, folder, steps=8, flags=SANITIZED, before=0):
     kinds = [(label, parameter.quantizers[role].format.storage, parameter.size) for label, parameter, _, role in fields]
     given = [(number, inputs.batch(one).mantissa, inputs.labels[one]) for number, one in batches.items()]
     moved = 0
-    for (number, one), state in zip(batches.items(), train(folder, given, kinds, flags=flags), strict=True):
+    for (number, one), state in zip(batches.items(), train(folder, given, kinds, 10, flags=flags), strict=True):
         start = network.digest()
         trainer.step(one, rate, Step(number, SEED, True))
         for label, parameter, part, _ in fields:
             found = getattr(parameter, part).mantissa.reshape(-1)
             assert np.array_equal(state[label], found), (number, label)
+        outputs = network.forward(inputs.batch(one[:1])).mantissa[0]  # in evaluation
+        assert np.array_equal(state["outputs"], outputs), number
         moved += network.digest() != start
     assert moved >= steps - 2
 
@@ -133,7 +135,7 @@ def test_what_is_refused_is_named_with_what_to_use_instead(tmp_path):
     refused(r"seed must be an integer in 0\.\.18446744073709551615, got -1", network_of(FIXED), seed=-1)
     refused(r"dense1.weight: its update takes more than 62 bits; use a rate",
             network_of(dataclasses.replace(FIXED, weight="fxp-s40/38", gradient="fxp-s40/10", accumulator_bits=60)),
-            SGD("0.9"))  # fmt: skip
+            SGD("30"))  # fmt: skip
     masked = network_of(FIXED)
     compression.prune_globally(masked, 50)
     refused(r"dense1.weight has a mask, which a training step in C does not hold", masked)
