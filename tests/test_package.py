@@ -61,6 +61,7 @@ ROOMS = {
         "trainings",
     },
     "export": {
+        "_version",
         "arithmetic",
         "errors",
         "files",
