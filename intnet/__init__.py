@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from intnet.advisor import Advice, advise
     from intnet.datasets import Dataset, load_cifar10, load_cifar100, load_digits, load_fashion_mnist, load_mnist
     from intnet.errors import DataError, InputError, InputTypeError, StudyError
+    from intnet.export import compare_traces
     from intnet.formats import BlockFloat, Channel, Fixed, Overflow, Rounding, Tile, parse_format
     from intnet.inputs import Augmentation, Encoder, Inputs
     from intnet.models import make_model
@@ -74,6 +75,7 @@ __all__ = [
     "Trainer",
     "__version__",
     "advise",
+    "compare_traces",
     "dequantize",
     "evaluate",
     "load_cifar10",
@@ -98,6 +100,7 @@ __all__ = [
 _HOMES = {
     "advisor": ("Advice", "advise"),
     "datasets": ("Dataset", "load_cifar10", "load_cifar100", "load_digits", "load_fashion_mnist", "load_mnist"),
+    "export": ("compare_traces",),
     "errors": ("DataError", "InputError", "InputTypeError", "StudyError"),
     "formats": ("BlockFloat", "Channel", "Fixed", "Overflow", "Rounding", "Tile", "parse_format"),
     "inputs": ("Augmentation", "Encoder", "Inputs"),
