@@ -5,9 +5,12 @@ What needs packages of an extra imports them when it is called.
 
 from intnet.export.c import write_c
 from intnet.export.comparison import Difference, compare_traces
+from intnet.export.floats import import_floats
 from intnet.export.mem import read_mem, write_mem
+from intnet.export.onnx import write_onnx
 from intnet.export.operations import Program
 from intnet.export.program import program_of
+from intnet.export.qonnx import write_qonnx
 from intnet.export.recording import record_trace, trace_inference
 from intnet.export.traces import Trace
 from intnet.export.verilog import write_dense_bench
@@ -17,6 +20,7 @@ __all__ = [
     "Program",
     "Trace",
     "compare_traces",
+    "import_floats",
     "program_of",
     "read_mem",
     "record_trace",
@@ -24,4 +28,6 @@ __all__ = [
     "write_c",
     "write_dense_bench",
     "write_mem",
+    "write_onnx",
+    "write_qonnx",
 ]
