@@ -134,7 +134,7 @@ def advise(
     Examples
     --------
     >>> found = advise("digits", target=0.5, seeds=2, roles=["weight"],
-    ...                settings={"epochs": 1, "hidden": [8], "samples": 200, "rate": "2^-1"})
+    ...                settings={"epochs": 3, "hidden": [24], "samples": 500, "rate": "2^-1"})
     >>> found.reached, found.final.bits["weight"] < 16
     (True, True)
     """

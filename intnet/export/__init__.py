@@ -1,4 +1,4 @@
-"""What intnet trains, for other tools: vectors, traces, test benches, programs of integer operations, C, ONNX; and float weights in.
+"""What intnet trains, for other tools: vectors, traces, test benches, integer programs, C and ONNX; and float weights in.
 
 What needs packages of an extra imports them when it is called.
 """
