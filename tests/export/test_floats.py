@@ -76,7 +76,7 @@ def torch_like(seed=0):
     """Return a state dict of Conv2d, BatchNorm2d, ReLU, Conv2d (groups), Flatten, BatchNorm1d, Linear, and its function."""
     random = np.random.default_rng(seed)
     state = {
-        **module(random, "features.0", (4, 2, 3, 3), bias=False),
+        **module(random, "features.0", (4, 2, 3, 3)),
         **norm(random, "features.1", 4),
         **module(random, "features.3", (6, 2, 3, 3)),
         **norm(random, "head.1", 6 * 3 * 2),
@@ -84,7 +84,7 @@ def torch_like(seed=0):
     }
 
     def function(x):
-        y = convolve(x, state["features.0.weight"], np.zeros(4), 1, 1)
+        y = convolve(x, state["features.0.weight"], state["features.0.bias"], 1, 1)
         y = np.maximum(normalize(y, state, "features.1"), 0)
         y = convolve(y, state["features.3.weight"], state["features.3.bias"], 2, 1, 2).reshape(len(x), -1)
         return normalize(y, state, "head.1") @ state["head.2.weight"].T + state["head.2.bias"]
@@ -94,7 +94,7 @@ def torch_like(seed=0):
 
 def torch_layers():
     return [
-        layers.Conv2D(4, 3, padding=1, bias=False), layers.BatchNorm(), layers.ReLU(),
+        layers.Conv2D(4, 3, padding=1), layers.BatchNorm(), layers.ReLU(),
         layers.Conv2D(6, 3, stride=2, padding=1, groups=2), layers.Flatten(), layers.BatchNorm(), layers.Dense(5),
     ]  # fmt: skip
 
@@ -137,7 +137,7 @@ def test_folding_rounds_the_exact_product_once():
     made = import_floats(state, torch_layers(), (5, 4, 2), WORDS, layout="pytorch", fold_batch_norm=True, weight_points=False)
     scale = state["features.1.weight"] / np.sqrt(state["features.1.running_var"] + 1e-5)
     weight = state["features.0.weight"].astype(float) * scale.reshape(-1, 1, 1, 1)
-    bias = state["features.1.bias"] - state["features.1.running_mean"] * scale
+    bias = (state["features.0.bias"] - state["features.1.running_mean"]) * scale + state["features.1.bias"]
     conv = made.network.layers.layers[0]
     np.testing.assert_array_equal(conv.weight.value.mantissa, np.rint(weight * 2**8).transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(conv.bias.value.mantissa, np.rint(bias * 2**8))
@@ -267,12 +267,12 @@ def test_ranges_choose_the_points_of_activations_weights_and_inputs():
 
 def test_weights_leave_the_accumulator_room():
     """Of 16-bit words, 32 bits hold no sum in full: weights get coarser until sums hold what the output's word does."""
-    weights = {"dense1.weight": np.full((1, 8), 2.0**-9), "dense1.bias": [0.0]}
+    weights = {"dense1.weight": np.full((1, 8), 0.9), "dense1.bias": [0.0]}
     made = import_floats(weights, [layers.Dense(1)], (8,), WORDS, calibration=np.full((1, 8), 0.99))
     recipe = made.network.recipe.at("dense1")
-    fraction = made.network.recipe.activation.format.fraction_bits + recipe.weight.format.fraction_bits
-    assert 31 - fraction == 15 - recipe.activation.format.fraction_bits
-    assert outputs(made.network, np.full((1, 8), 0.99)).item() == pytest.approx(8 * 0.99 * 2.0**-9, rel=2**-9)
+    points = [role.format.fraction_bits for role in (made.network.recipe.activation, recipe.weight, recipe.activation)]
+    assert points == [15, 13, 12]  # weights alone could have 15: 31 - 15 - 13 bits are before the point, as 15 - 12 are
+    assert outputs(made.network, np.full((1, 8), 0.99)).item() == pytest.approx(8 * 0.99 * 0.9, rel=2**-12)
 
 
 def test_a_percentile_leaves_outliers_out():

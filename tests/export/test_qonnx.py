@@ -77,8 +77,13 @@ def test_every_rounding(mode, overflow):
 
 
 def test_a_saturating_accumulator():
-    network = fill(dense(recipe(8, 6, 4, accumulator_bits=15)), -128, 127)
-    check(network, inputs_of(network, 40))
+    """Its end comes before that of the activations."""
+    made = recipe(8, 6, 4, accumulator_bits=15).override("dense*", activation="fxp-s8/0")
+    network = fill(dense(made), -128, 127)
+    x = inputs_of(network, 40)
+    check(network, x)
+    wide = fill(dense(recipe(8, 6, 4).override("dense*", activation="fxp-s8/0")), -128, 127)
+    assert (outputs_of_layers(network, x)["dense1"][0] != outputs_of_layers(wide, x)["dense1"][0]).any()
 
 
 def test_sums_are_exact_up_to_the_limit_and_refused_beyond():
