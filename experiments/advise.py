@@ -35,11 +35,13 @@ what you get in --out:
 examples:
   python experiments/advise.py --target 0.88
   python experiments/advise.py --target 0.9 --tolerance 0.01 --seeds 5 --workers 2
-  python experiments/advise.py --target 0.85 --roles weight,activation --hidden 32
-  python experiments/advise.py --dataset mnist --model lenet5 --target 0.985 --epochs 3 --data-dir DATA --scheduler tcp://HOST:8786
+  python experiments/advise.py --target 0.85 --roles weight,activation --hidden 32 --out results/advice-small
+  python experiments/advise.py --dataset mnist --model lenet5 --target 0.985 --epochs 3 --data-dir DATA \\
+    --scheduler tcp://HOST:8786
 
-A run that was stopped goes on where it was when the same command is given again; with another target it uses the trainings that
-are stored. Exit codes: 0 (also if the target is not reached, which is a finding), 2 (bad input), 130 (Ctrl-C)."""
+A run that was stopped goes on where it was when the same command is given again. Another target, tolerance or number of seeds
+may share a folder, and uses the trainings that are stored; all else needs another --out.
+Exit codes: 0 (also if the target is not reached, which is a finding), 2 (bad input), 130 (Ctrl-C)."""
 
 
 def parse() -> argparse.Namespace:

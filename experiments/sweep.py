@@ -8,6 +8,8 @@ bits of activations it does not.
 """
 
 import argparse
+import contextlib
+import functools
 from pathlib import Path
 
 from intnet import commandline  # all else is imported in main, where Ctrl-C is answered from the first moment on
@@ -109,13 +111,19 @@ def main(arguments: argparse.Namespace) -> None:
     cells = spec.shard(*arguments.shard) if arguments.shard else spec.cells()
     workers = _workers(arguments, sweeps)
     if arguments.dry_run:
-        print(*study.plan(spec, cells, out, workers, arguments.data_dir, arguments.fresh).describe(), sep="\n")
+        say = (lambda _: None) if arguments.quiet else functools.partial(print, flush=True)
+        print(*study.plan(spec, cells, out, workers, arguments.data_dir, arguments.fresh, say).describe(), sep="\n")
         return
     if arguments.fresh:
         spec.facts(sweeps.loader(arguments.data_dir))  # first, as without data the old results should stay where they are
         if (aside := sweeps.set_aside(out, spec.schema)) and not arguments.quiet:
             print(f"The old results are in {aside}", flush=True)
-    with sweeps.Store(out, spec.study(), spec.schema) as store:
+    if arguments.merge:
+        sweeps.check_shards(out)
+    with contextlib.ExitStack() as stack:
+        if study.missing(spec, cells, out) and arguments.scheduler is not None:
+            stack.enter_context(workers)  # before a folder is made for a run that cannot begin
+        store = stack.enter_context(sweeps.Store(out, spec.study(), spec.schema))
         _fill(arguments, spec, store, cells, workers, sweeps)
         sentences = study.export(store, spec, plots=not arguments.no_plots)
     arguments.out = out

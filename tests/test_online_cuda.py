@@ -144,7 +144,7 @@ def test_errors_reach_the_caller():
 
 @needs_gpu
 def test_a_grid_begun_on_the_cpu_is_continued_on_the_gpu(tmp_path, monkeypatch):
-    for module in ("sweeps.specification", "studies.cliffs"):  # so that a few iterations are enough
+    for module in ("sweeps.specification", "sweeps.protocol"):  # so that a few iterations are enough
         monkeypatch.setattr(f"intnet.{module}.ACCURACY_WINDOW", 11)
     random = np.random.default_rng(0)
     codes = random.integers(0, 3, (9, 2)).astype(np.uint8)

@@ -262,7 +262,7 @@ def test_a_cell_that_is_refused_when_it_is_trained_is_a_result(tmp_path):
     assert ran["outcome"] == "trained"
     samples = len(datasets.load("digits", subset="train").labels)
     assert refused["outcome"] == f"refused: digits has {samples} training samples, and 5000 are asked for"
-    assert set(list(refused.values())[3:-1]) == {"0", "0.0"}
+    assert {value for name, value in refused.items() if name not in ("samples", "seed", "outcome")} == {""}
     with Store(tmp_path / "here", spec.study(), spec.schema) as store:
         sentences = study.export(store, spec)
         grid = study.to_xarray(store)

@@ -14,9 +14,10 @@ from intnet.advisor.search import Found, Neighbour, search
 from intnet.advisor.trials import Trial, Trials, check_roles
 from intnet.errors import InputError
 from intnet.formats import Overflow
+from intnet.optimizers import SGD, Schedule
 from intnet.recipe import Recipe
 from intnet.sweeps import storage
-from intnet.sweeps.axes import COMMON_ROLES, training_of
+from intnet.sweeps.axes import COMMON_ROLES, axis_of, label_of, training_of
 from intnet.sweeps.execution import Executors, Here, loader
 from intnet.sweeps.storage import Store
 from intnet.trainings import TrainingSpec, prepare
@@ -169,6 +170,8 @@ def check(
             raise InputError(f"{name} is an argument of advise, or searched over, got it among the settings too; leave it out")
     shared |= {"dataset": dataset} | ({} if model is None else {"model": model})
     base = _base(dataset, model, recipe)
+    spec: Any = training_of({name: label_of(axis_of(name), value) for name, value in shared.items()}, {})
+    SGD(Schedule.parse(spec.schedule, spec.rate), spec.momentum, spec.decay).check(base, spec.epochs)
     return Trials(shared, base, check_roles(roles, base), threshold, seeds, most)
 
 

@@ -34,7 +34,7 @@ def plot_advice(advice: Any, *, title: str = "") -> Figure:
     handles: dict[str, Any] = {}
     for ax in axes[0]:
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5 if len(roles) > 2 else 2, frameon=False)
     figure.suptitle(f"{title}: mean over seeds, 95 % interval" if title else "mean over seeds, 95 % interval", fontsize=11)
     return figure
 

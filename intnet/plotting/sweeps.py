@@ -131,7 +131,13 @@ def _maps(groups: Sequence[Any], axes: dict[str, list[Any]], title: str) -> Figu
                 if not math.isnan(value):
                     dark = value < (low + high) / 2
                     ax.text(
-                        j + 0.5, i + 0.5, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color="w" if dark else "k"
+                        j + 0.5,
+                        i + 0.5,
+                        f"{100 * value:.{1 if high - low < 0.1 else 0}f}",
+                        ha="center",
+                        va="center",
+                        fontsize=7,
+                        color="w" if dark else "k",
                     )
         if rest:
             ax.set_title(", ".join(f"{_words(name)} {value}" for (name, _), value in zip(rest, key, strict=True)), fontsize=9)

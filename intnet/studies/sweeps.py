@@ -5,7 +5,8 @@
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,18 @@ def to_xarray(store: Store) -> "xarray.Dataset":
     return grid
 
 
+def missing(spec: SweepSpec | GridSpec, cells: Sequence[Any], out: Path | str) -> list[Any]:
+    """Return the cells that a folder lacks; it is not made, nor taken.
+
+    Raises
+    ------
+    StudyError
+        If it holds another sweep.
+    """
+    stored = storage.cells_in(out, spec.study(), spec.schema)
+    return [cell for cell in cells if tuple(cell) not in stored]
+
+
 def plan(
     spec: SweepSpec | GridSpec,
     cells: Sequence[Any],
@@ -116,6 +129,7 @@ def plan(
     workers: Here | Pool | Dask,
     data_dir: Path | str | None,
     fresh: bool = False,
+    say: Callable[[str], object] | None = None,
 ) -> Plan:
     """Reckon what is left to be done of some cells, given what a folder holds, and by whom; nothing is written.
 
@@ -126,7 +140,7 @@ def plan(
     StudyError
         If the folder holds another sweep; InputError if the data are missing.
     """
-    stored = set() if fresh else storage.cells_in(out, spec.study(), spec.schema)
+    left = list(cells) if fresh else missing(spec, cells, out)
     if isinstance(workers, Here):
         count = (workers.threads or available_cores()) if isinstance(spec, GridSpec) else 1  # cells in threads, or one by one
     elif isinstance(workers, Pool):
@@ -134,7 +148,7 @@ def plan(
     else:
         with workers:
             count = workers.count()
-    return plan_of(spec, [cell for cell in cells if tuple(cell) not in stored], len(cells), count, data_dir)
+    return plan_of(spec, left, len(cells), count, data_dir, say)
 
 
 def title(spec: SweepSpec | GridSpec) -> str:
@@ -162,7 +176,7 @@ def export(store: Store, spec: SweepSpec | GridSpec, *, plots: bool = True) -> l
     """
     if isinstance(spec, GridSpec):
         return cliffs.export(store, plots=plots)["sentences"]
-    state = {"intnet": __version__, "cells": store.count()}
+    state = {"intnet": __version__, "cells": store.count(), "left_out": spec.left_out}
     written, drawn = store.note("written") or {}, store.note("drawn") or {}
     write = written.get("state") != state or written.get("files") != files.stamps(store.folder, FILES)
     draw = plots and (drawn.get("state") != state or drawn.get("files") != files.stamps(store.folder, PICTURES))
@@ -171,10 +185,12 @@ def export(store: Store, spec: SweepSpec | GridSpec, *, plots: bool = True) -> l
     rows = store.rows()
     groups = read(rows, spec)
     sentences = describe(groups)
+    if spec.left_out:
+        sentences.append(spec.left_out)
     if write:
         store.write_csv(rows)
         best = best_of(groups)
-        files.write_json(store.folder / "config.json", config(store, rows))
+        files.write_json(store.folder / "config.json", config(store, spec, rows))
         files.write_changed(store.folder / "sweep.json", _as_json(sentences, best, groups).encode())
         store.set_note("written", {"state": state, "files": files.stamps(store.folder, FILES), "sentences": sentences})
     if draw and groups:
@@ -203,7 +219,18 @@ def _as_json(sentences: list[str], best: Group | None, groups: Sequence[Group]) 
     return "{\n" + ",\n".join(f'"{name}": {text}' for name, text in entries.items()) + "\n}\n"
 
 
-def config(store: Store, rows: Sequence[tuple]) -> dict[str, Any]:
+def _resolved(spec: SweepSpec) -> dict[str, Any]:
+    """Return every setting of the first cell, also those that nobody named: what the others have where no axis says else."""
+    training = spec.training(spec.cells()[0])
+    settings = {one.name: getattr(training, one.name) for one in fields(training) if one.name != "recipe"}
+    plain = {
+        name: value if isinstance(value, (int, float, str, type(None))) else str(value) for name, value in settings.items()
+    }
+    recipe: Any = training.recipe
+    return {**plain, "recipe": recipe.to_dict()}
+
+
+def config(store: Store, spec: SweepSpec, rows: Sequence[tuple]) -> dict[str, Any]:
     """Return what a reader needs to make the results again: also those cells that an earlier run stored."""
     axes = {}
     for place, column in enumerate(store.schema.axes):
@@ -212,6 +239,7 @@ def config(store: Store, rows: Sequence[tuple]) -> dict[str, Any]:
     return {
         **store.study,
         "axes": axes,
+        "first_cell": _resolved(spec),
         "cells": len(rows),
         "data": store.note("data"),
         "trained": TRAINED,

@@ -3,7 +3,7 @@
 from intnet.files import write_atomically
 from intnet.sweeps.execution import Here, VersionError, loader, run_sweep
 from intnet.sweeps.grid import GridStore, Row, open_grid, set_aside
-from intnet.sweeps.merging import merge, shard_folder
+from intnet.sweeps.merging import check_shards, merge, shard_folder
 from intnet.sweeps.planning import Plan, plan
 from intnet.sweeps.protocol import ACCURACY_WINDOW, FIRST_SEED
 from intnet.sweeps.specification import PROTOCOL, GridSpec
@@ -26,6 +26,7 @@ __all__ = [
     "Store",
     "SweepSpec",
     "VersionError",
+    "check_shards",
     "load_spec",
     "loader",
     "merge",

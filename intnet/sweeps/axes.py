@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
+from intnet import datasets
 from intnet.errors import InputError
-from intnet.formats import BlockFloat, Fixed
-from intnet.optimizers import Factor
-from intnet.recipe import LOSSES, ROLES, Recipe, Role
+from intnet.formats import BlockFloat, Fixed, Overflow, Rounding
+from intnet.models import MODELS
+from intnet.optimizers import Factor, Schedule
+from intnet.recipe import LOSSES, ROLES, UPDATES, Recipe, Role
 from intnet.trainings import TrainingSpec
 
 Label = int | float | str
@@ -107,13 +109,50 @@ def _as_sizes(label: str) -> tuple[int, ...]:
     return () if label == "none" else tuple(int(one) for one in label.split(","))
 
 
+def _one_of(choices: Iterable[str]) -> Callable[[Any], str]:
+    """Return what reads one of some words: a slip is no impossible combination, and is refused as it is read."""
+    known = tuple(choices)
+
+    def read(value: Any) -> str:
+        if value not in known or not isinstance(value, str):
+            raise InputError(f"{value!r} is unknown; choose one of {', '.join(known)}")
+        return value
+
+    return read
+
+
+def _dataset(value: Any) -> str:
+    if _text(value) not in datasets.NAMES:
+        raise InputError(f"there is no data set {value!r}; there are {', '.join(datasets.NAMES)}")
+    return value
+
+
+def _model(value: Any) -> str:
+    if _text(value) not in MODELS:
+        raise InputError(f"model {value!r} is unknown; choose one of {', '.join(MODELS)}")
+    return value
+
+
+def _rounding(value: Any) -> str:
+    return Rounding.parse(value).value
+
+
+def _overflow(value: Any) -> str:
+    return Overflow.parse(value).value
+
+
+def _schedule(value: Any) -> str:
+    Schedule.parse(_text(value), "2^-3")
+    return value
+
+
 def _role_text(value: Any) -> str:
     return "none" if value in (None, "none") else str(Role.parse(value))
 
 
 _TRAINING = (
-    Axis("dataset", str, "data set", _text, _same),
-    Axis("model", str, "model", _text, _same),
+    Axis("dataset", str, "data set", _dataset, _same),
+    Axis("model", str, "model", _model, _same),
     Axis("recipe", str, "recipe", _text, _same),
     Axis("epochs", int, "epochs", _count, _same),
     Axis("batch", int, "samples a step", _count, _same),
@@ -121,7 +160,7 @@ _TRAINING = (
     Axis("lr_shift", int, "learning-rate shift: the rate is 2**-lr_shift", _integer, lambda shift: f"2^{-shift}", "bit"),
     Axis("momentum", str, "momentum", _factor, _same),
     Axis("decay", str, "weight decay", _factor, _same),
-    Axis("schedule", str, "how the rate falls", _text, _same),
+    Axis("schedule", str, "how the rate falls", _schedule, _same),
     Axis("loss", str, "loss", _loss, _same),
     Axis("width", float, "factor on the units or channels of every layer but the last", _width, _same),
     Axis("hidden", str, "units of the hidden layers", _sizes, _as_sizes),
@@ -132,17 +171,17 @@ _TRAINING = (
 )
 _RECIPE = (
     Axis("accumulator_bits", int, "width of sums of products", _integer, _same, "bit"),
-    Axis("accumulator_overflow", str, "what becomes of a sum that leaves the accumulator", _text, _same),
+    Axis("accumulator_overflow", str, "what becomes of a sum that leaves the accumulator", _overflow, _same),
     Axis("alignment_bits", int, "width of words in which exponents meet", _integer, _same, "bit"),
-    Axis("update", str, "how an update is scaled", _text, _same),
+    Axis("update", str, "how an update is scaled", _one_of(UPDATES), _same),
     Axis("biases", str, "whether layers have biases", _flag, "true".__eq__),
 )
 _OF_ROLES = (
     Axis("word_bits", int, "word length, the range kept", _integer, _same, "bit"),
     Axis("fraction_bits", int, "fraction bits", _integer, _same, "bit"),
-    Axis("block", str, "what shares an exponent", _text, _same),
-    Axis("rounding", str, "rounding mode", _text, _same),
-    Axis("overflow", str, "overflow mode", _text, _same),
+    Axis("block", str, "what shares an exponent", _one_of(("tensor", "row", "sample")), _same),
+    Axis("rounding", str, "rounding mode", _rounding, _same),
+    Axis("overflow", str, "overflow mode", _overflow, _same),
     Axis("random_bits", int, "bits of stochastic rounding", _integer, _same, "bit"),
 )
 _FORMAT = Axis("format", str, "format, rounding and overflow", _role_text, _same)
@@ -232,7 +271,7 @@ def training_of(labels: Mapping[str, Label], recipes: Mapping[str, Recipe]) -> T
     entries = {axis.name: values[axis.name] for axis in _TRAINING if axis.name in values}
     if "lr_shift" in entries:
         if "rate" in entries:
-            raise InputError("rate and lr_shift are two names of one thing, got both; leave one out")
+            raise InputError("rate and lr_shift are two names of one thing, got both")
         entries["rate"] = entries.pop("lr_shift")
     if "recipe" in entries:
         entries["recipe"] = recipes[entries["recipe"]]

@@ -73,8 +73,8 @@ class Sweep(Protocol):
     ) -> Iterator[list[Any]]:
         """Refuse at once what cannot be done; train cells, and yield their rows as they come."""
 
-    def estimate(self, some: Sequence[Any], cells: Sequence[Any], load: Loader) -> tuple[float, int]:
-        """Return about how many seconds `cells` take in one thread, reckoned from some of them, and how many were timed."""
+    def estimate(self, some: Sequence[Any], cells: Sequence[Any], load: Loader) -> tuple[float, int, str]:
+        """Return about how many seconds `cells` take in one thread, from how many of `some`, and why others are refused."""
 
     def kinds(self, cells: Sequence[Any]) -> list[tuple[str, Any]]:
         """Return the kinds of compiled code that cells need, by name, and a cell of each."""
@@ -423,9 +423,10 @@ def _run(
             if lost is not None:
                 losses += 1
                 if losses > LOSSES_MAX:
+                    unguarded = "" if size.cells else ', or a script without `if __name__ == "__main__":`'
                     raise StudyError(
                         f"workers were lost {losses} times in a row ({type(lost).__name__}), the last with "
-                        f"{_named(again[0])}; look for the reason where they run (out of memory?); what was stored "
+                        f"{_named(again[0])}; look for the reason where they run (out of memory{unguarded}?); what was stored "
                         "before is safe, and the same command goes on"
                     ) from lost
                 say(f"A worker was lost ({type(lost).__name__}); its cells are given out again.")

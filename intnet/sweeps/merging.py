@@ -35,6 +35,21 @@ def shards_in(out: Path | str) -> dict[int, list[int]]:
     return {of: sorted(numbers) for of, numbers in sorted(found.items())}
 
 
+def check_shards(out: Path | str) -> int:
+    """Return of how many shards some are below a folder.
+
+    Raises
+    ------
+    StudyError
+        If there is none, or there are those of several sweeps.
+    """
+    found = shards_in(out)
+    if len(found) != 1:
+        what = f"of {' and of '.join(map(str, found))}" if found else "none"
+        raise StudyError(f"{out} should hold the shards of one sweep, shard-1-of-N to shard-N-of-N; it holds {what}")
+    return next(iter(found))
+
+
 def merge(spec: Any, store: Store, of: int | None = None, progress: Callable[[int], object] | None = None) -> int:
     """Copy the rows of all shards into the sweep's own folder, above theirs.
 
@@ -59,13 +74,7 @@ def merge(spec: Any, store: Store, of: int | None = None, progress: Callable[[in
         If a shard is missing, unfinished, damaged, or of another sweep; nothing is copied then.
     """
     found = shards_in(store.folder)
-    if of is None:
-        if len(found) != 1:
-            what = f"of {' and of '.join(map(str, found))}" if found else "none"
-            raise StudyError(
-                f"{store.folder} should hold the shards of one sweep, shard-1-of-N to shard-N-of-N; it holds {what}"
-            )
-        of = next(iter(found))
+    of = check_shards(store.folder) if of is None else of
     numbers = found.get(of, [])
     if missing := [number for number in range(1, of + 1) if number not in numbers]:
         raise StudyError(

@@ -2,12 +2,13 @@
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from intnet import kernels
+from intnet.errors import InputError
 from intnet.sweeps.execution import loader, warm_up
 
 SAMPLES = 5
@@ -29,6 +30,8 @@ class Plan:
     workers : int
     bytes : int
         Peak memory of a process so far; each worker needs about as much.
+    refused : str
+        The first of the tried cells that cannot be trained, and why; nothing if all can.
     """
 
     cells: int
@@ -37,6 +40,7 @@ class Plan:
     timed: int
     workers: int
     bytes: int
+    refused: str = ""
 
     @property
     def wall_seconds(self) -> float:
@@ -46,7 +50,11 @@ class Plan:
     def describe(self) -> list[str]:
         """Say it in sentences."""
         left = self.cells - self.stored
-        sentences = [f"{self.cells:,} cells, of which {self.stored:,} are stored and {left:,} are to be trained."]
+        sentences = [
+            f"{self.cells:,} cell{'s' * (self.cells != 1)}, of which {self.stored:,} are stored and {left:,} are to be trained."
+        ]
+        if self.refused:
+            sentences.append(f"Not all of the cells that were tried can be trained: {self.refused}.")
         if left:
             per = self.seconds / left
             sentences.append(
@@ -67,7 +75,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1000:.2g} ms"
 
 
-def plan(spec: Any, missing: Sequence[Any], cells: int, workers: int = 1, data_dir: Path | str | None = None) -> Plan:
+def plan(
+    spec: Any, missing: Sequence[Any], cells: int, workers: int = 1, data_dir: Path | str | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Plan:  # fmt: skip
     """Time a few of the missing cells, each for a moment, and reckon what all will take.
 
     Parameters
@@ -79,24 +90,28 @@ def plan(spec: Any, missing: Sequence[Any], cells: int, workers: int = 1, data_d
         How many there are, stored ones included.
     workers : int
     data_dir : path, optional
+    say : function of a str, optional
+        Told when something has to be compiled first.
 
     Raises
     ------
     InputError
-        If the data are missing, or a timed cell cannot be trained.
+        If the data are missing, or no cell that is tried can be trained.
     """
-    seconds, timed = 0.0, 0
+    seconds, timed, refused = 0.0, 0, ""
     if missing:
         load = loader(data_dir)
         before = kernels.threads()
         kernels.set_threads(1)
         try:
             some = [missing[i * len(missing) // min(SAMPLES, len(missing))] for i in range(min(SAMPLES, len(missing)))]
-            warm_up(spec, some, load)
-            seconds, timed = spec.estimate(some, missing, load)
+            warm_up(spec, some, load, say)
+            seconds, timed, refused = spec.estimate(some, missing, load)
+            if not timed:
+                raise InputError(f"none of the {len(some)} cells that were tried can be trained; {refused}")
         finally:
             kernels.set_threads(before)
-    return Plan(cells, cells - len(missing), seconds, timed, max(1, workers), _peak_bytes())
+    return Plan(cells, cells - len(missing), seconds, timed, max(1, workers), _peak_bytes(), refused)
 
 
 def _peak_bytes() -> int:

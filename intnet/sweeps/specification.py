@@ -123,12 +123,13 @@ class GridSpec:
         """Compile what a cell needs."""
         self._count(trained_rows(self._load(load), [cell], ACCURACY_WINDOW, threads=1))
 
-    def estimate(self, some: Sequence[Cell], cells: Sequence[Cell], load: Loader) -> tuple[float, int]:  # noqa: ARG002
-        """Return about how many seconds `cells` take in one thread, and how many of the first were timed for it."""
+    def estimate(self, some: Sequence[Cell], cells: Sequence[Cell], load: Loader) -> tuple[float, int, str]:  # noqa: ARG002
+        """Return about how many seconds `cells` take in one thread, how many of the first were timed for it, and nothing."""
         first = list(cells)[: len(self.lr_shifts) * len(self.fraction_bits)]  # fused as they will be
+        self.warm(first[0], load)
         start = time.perf_counter()
         self._count(self.train(first, load, threads=1))
-        return (time.perf_counter() - start) * len(cells) / len(first), len(first)
+        return (time.perf_counter() - start) * len(cells) / len(first), len(first), ""
 
     @staticmethod
     def _count(results: Iterator[list[Row]]) -> int:

@@ -85,6 +85,8 @@ class Schema(Generic[R]):
         The program in experiments/ that fills such a folder.
     constants : tuple of str
         Entries of the study that come first in every line of the CSV file.
+    hollow : str, optional
+        A measured column of text: where it begins with "refused", the others hold nothing, and are left empty in files.
     """
 
     axes: tuple[Column, ...]
@@ -95,6 +97,11 @@ class Schema(Generic[R]):
     exports: tuple[str, ...]
     program: str
     constants: tuple[str, ...] = ()
+    hollow: str | None = None
+
+    def is_hollow(self, row: tuple) -> bool:
+        """Tell whether nothing was measured for a row."""
+        return self.hollow is not None and row[_place(self, self.hollow)].startswith("refused")
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -300,8 +307,19 @@ class Store(Generic[R]):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow((*schema.constants, *_names(schema)))
         for row in self.rows() if rows is None else rows:
+            if schema.is_hollow(row):
+                axes = len(schema.axes)
+                kept = schema.hollow
+                row = (
+                    *row[:axes],
+                    *(value if one.name == kept else "" for one, value in zip(schema.measured, row[axes:], strict=True)),
+                )
             writer.writerow((*constants, *row))  # csv writes floats by repr
         files.write_changed(self.folder / schema.table, text.getvalue().encode())
+
+
+def _place(schema: Schema, name: str) -> int:
+    return _names(schema).index(name)
 
 
 def _names(schema: Schema) -> tuple[str, ...]:
@@ -439,7 +457,8 @@ def to_xarray(
         axes[one.name] = (one.name, values.astype(str) if one.kind is str else values, _attributes(one))
         places.append(place)
     shape = tuple(len(axis[1]) for axis in axes.values())
-    complete = len(rows) == np.prod(shape)
+    empty = np.array([schema.is_hollow(row) for row in rows], bool) if schema.hollow else None
+    complete = len(rows) == np.prod(shape) and (empty is None or not empty.any())
     variables = {}
     for one in schema.measured:
         grid: Any
@@ -449,6 +468,8 @@ def to_xarray(
             counts = one.kind is int and complete
             grid = np.zeros(shape, np.int64) if counts else np.full(shape, np.nan)
         grid[tuple(places)] = columns.get(one.name, ())
+        if empty is not None and empty.any() and one.kind is not str:
+            grid[tuple(place[empty] for place in places)] = np.nan
         variables[one.name] = (tuple(axes), grid.astype(str) if one.kind is str else grid, _attributes(one))
     attributes = {key: value if isinstance(value, (int, float, str)) else json.dumps(value) for key, value in study.items()}
     attributes["title"] = title or f"intnet grid: {study.get('dataset', study['study'])}"

@@ -136,6 +136,7 @@ class SweepSpec:
             table="sweep.csv",
             exports=EXPORTS,
             program="experiments/sweep.py",
+            hollow="outcome",
         )
 
     def study(self) -> dict[str, Any]:
@@ -169,11 +170,22 @@ class SweepSpec:
                 cells.append(cell)
             else:
                 refused.append((cell, error))
-        if refused and (self.impossible == "refuse" or not cells):
+        if refused:
             (cell, reason), more = refused[0], f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-            hint = "" if self.impossible == "skip" else '; leave it out, or say impossible = "skip"'
-            raise InputError(f"{self.name_of(cell)} is impossible{more}: {reason}{hint}")
+            told = f"{self.name_of(cell)} is impossible{more}: {reason}"
+            if not cells:
+                raise InputError(f"no combination is possible: {told}")
+            if self.impossible == "refuse":
+                raise InputError(f'{told}; leave it out, or say impossible = "skip"')
+            object.__setattr__(
+                self, "_left_out", f"Left out: {len(refused)} of {len(refused) + len(cells)} combinations; {told}."
+            )
         return tuple(cells)
+
+    @property
+    def left_out(self) -> str:
+        """What is impossible and left out, in a sentence; nothing if all is possible."""
+        return self.__dict__.get("_left_out", "") if self._cells else ""
 
     def _refusal(self, cell: tuple[Label, ...]) -> InputError | None:
         """Return what can be said against a cell without the data and the network."""
@@ -254,15 +266,26 @@ class SweepSpec:
 
     def estimate(
         self, some: Sequence[tuple[Label, ...]], cells: Sequence[tuple[Label, ...]], load: Loader
-    ) -> tuple[float, int]:
-        """Return about how many seconds `cells` take in one thread, reckoned from some of them, and how many were timed."""
-        seconds = [found for cell in some if (found := self._seconds(cell, load)) is not None]
+    ) -> tuple[float, int, str]:
+        """Return about how many seconds `cells` take in one thread, from how many of `some`, and why others are refused."""
+        for _, cell in self.kinds(some):
+            self.warm(cell, load)  # what the cache has is loaded once, and no part of a cell's time
+        seconds, refused = [], ""
+        for cell in some:
+            found = self._seconds(cell, load)
+            if isinstance(found, float):
+                seconds.append(found)
+            else:
+                refused = refused or f"{self.name_of(cell)}: {found}"
         if not seconds:
-            return 0.0, 0
-        return sum(seconds) / len(seconds) * len(cells), len(seconds)
+            return 0.0, 0, refused
+        return sum(seconds) / len(seconds) * len(cells), len(seconds), refused
 
-    def _seconds(self, cell: tuple[Label, ...], load: Loader) -> float | None:
-        """Return about how long a cell takes: to prepare it, for its steps and for its evaluations, of each a few timed."""
+    def _seconds(self, cell: tuple[Label, ...], load: Loader) -> float | InputError:
+        """Return about how long a cell takes: to prepare it, for its steps and for its evaluations, of each a few timed.
+
+        Or why it cannot be trained.
+        """
         try:
             start = time.perf_counter()
             spec: Any = self.training(cell)
@@ -281,8 +304,8 @@ class SweepSpec:
             a_test = (time.perf_counter() - start) * len(test) / len(some)
         except (DataError, DeviceError):
             raise
-        except InputError:
-            return None  # refused when it is trained
+        except InputError as error:
+            return error
         return prepared + spec.epochs * (trainer.steps_per_epoch * a_step + a_test)
 
 

@@ -125,13 +125,16 @@ class Pool:
 @contextmanager
 def _without_log(name: str) -> Iterator[None]:
     """Keep a package's log still, but for what is critical."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    known = [one for one in logging.Logger.manager.loggerDict if one == name or one.startswith(f"{name}.")]
+    loggers = [logging.getLogger(one) for one in {name, *known}]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _worker_versions() -> tuple[str, dict[str, str]]:
@@ -180,6 +183,8 @@ class Dask:
         if self._depth:
             self._depth += 1
             return self
+        with suppress(ModuleNotFoundError):  # what is not there is said below
+            importlib.import_module("distributed")
         self._quiet.enter_context(_without_log("distributed"))  # what it says of lost connections, we say in a line
         try:
             self._connect(10.0, first=True)
