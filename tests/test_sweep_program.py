@@ -318,3 +318,22 @@ def test_no_file_can_grow(workers, tmp_path):
         assert 0 < stored < 60
     assert SWEEP(path, "--out", tmp_path / "out", "--quiet", "--no-plots").returncode == 0
     assert len(table(tmp_path / "out" / "sweep.csv")) == 60
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text(
+        'impossible = "skip"\n[settings]\nsamples = 100\nepochs = 1\nhidden = [8]\n[axes]\nweight.word_bits = [8, 64]\n'
+    )
+    planned = SWEEP(path, "--dry-run", "--out", tmp_path / "out")
+    assert "Left out: 1 of 2 combinations; weight.word_bits 64 is impossible" in planned.stdout, planned
+    assert not (tmp_path / "out").exists()
+    ran = SWEEP(path, "--out", tmp_path / "out", "--no-plots")
+    assert "Left out: 1 of 2 combinations" in ran.stdout, ran
+    assert "Left out: 1 of 2 combinations" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_trained_is_said_before(tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text('[settings]\nsamples = 100\nepochs = 1\nhidden = [8]\n[axes]\n"weight.word_bits@dense9" = [8, 9]\n')
+    check_refusal(SWEEP(path, "--dry-run", "--out", tmp_path / "out"), "none of the 2 cells", "dense9", "dense1")

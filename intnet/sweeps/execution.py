@@ -56,6 +56,10 @@ class Sweep(Protocol):
     def schema(self) -> Schema:
         """What a row is."""
 
+    @property
+    def left_out(self) -> str:
+        """What combinations are impossible and left out, in a sentence; nothing if none is."""
+
     def study(self) -> dict[str, Any]:
         """Return what makes results comparable: cells of equal studies may share a folder."""
 

@@ -32,6 +32,8 @@ class Plan:
         Peak memory of a process so far; each worker needs about as much.
     refused : str
         The first of the tried cells that cannot be trained, and why; nothing if all can.
+    left_out : str
+        What combinations are impossible, in a sentence; nothing if none is.
     """
 
     cells: int
@@ -41,6 +43,7 @@ class Plan:
     workers: int
     bytes: int
     refused: str = ""
+    left_out: str = ""
 
     @property
     def wall_seconds(self) -> float:
@@ -53,6 +56,8 @@ class Plan:
         sentences = [
             f"{self.cells:,} cell{'s' * (self.cells != 1)}, of which {self.stored:,} are stored and {left:,} are to be trained."
         ]
+        if self.left_out:
+            sentences.append(self.left_out)
         if self.refused:
             sentences.append(f"Not all of the cells that were tried can be trained: {self.refused}.")
         if left:
@@ -111,7 +116,7 @@ def plan(
                 raise InputError(f"none of the {len(some)} cells that were tried can be trained; {refused}")
         finally:
             kernels.set_threads(before)
-    return Plan(cells, cells - len(missing), seconds, timed, max(1, workers), _peak_bytes(), refused)
+    return Plan(cells, cells - len(missing), seconds, timed, max(1, workers), _peak_bytes(), refused, spec.left_out)
 
 
 def _peak_bytes() -> int:

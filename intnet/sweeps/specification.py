@@ -66,6 +66,7 @@ class GridSpec:
     """
 
     schema: ClassVar = SCHEMA
+    left_out: ClassVar = ""
 
     dataset: str
     lr_shifts: tuple[int, ...] = tuple(range(5, 20))
