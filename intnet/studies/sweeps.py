@@ -87,8 +87,15 @@ def _along(groups: Sequence[Group], name: str, best: Group) -> str:
     fails = below[-1]
     return (
         f"Along {name}{others}: {least.cell[name]} is the least that reaches {ENOUGH_SHARE:.0%} of the best "
-        f"({_accuracy(least)}); {fails.cell[name]} reaches {_accuracy(fails)}{reason(fails)}."
+        f"({_accuracy(least)}); {fails.cell[name]} reaches {_accuracy(fails)}{reason(fails)}{_unsure(least, fails)}."
     )
+
+
+def _unsure(one: Group, other: Group) -> str:
+    """Say so if the intervals of two settings overlap."""
+    if one.half is None or other.half is None or abs(one.accuracy - other.accuracy) > one.half + other.half:
+        return ""
+    return "; their intervals overlap, and more seeds would tell"
 
 
 def _accuracy(group: Group) -> str:
