@@ -191,7 +191,7 @@ class Recipe:
         object.__setattr__(self, "overrides", tuple(_as_override(*entry) for entry in self.overrides))
         self._check()
         for pattern, _ in self.overrides:
-            self._changed(lambda one, pattern=pattern: one == pattern)._check(f" for layers {pattern!r}")
+            self._changed(lambda one, pattern=pattern: one == pattern)._check(f" for layers {pattern!r}", inner=True)
 
     @property
     def alignment(self) -> int:
@@ -212,7 +212,7 @@ class Recipe:
         """Return the recipe for the layer of that name, its overrides applied; together they must work too."""
         changed = self._changed(lambda pattern: fnmatchcase(layer, pattern))
         if len(self.overrides) > 1:  # each alone was checked when the recipe was made
-            changed._check(f" for layer {layer!r}")
+            changed._check(f" for layer {layer!r}", inner=True)
         return changed
 
     def at_none(self, pattern: str, layers: Sequence[str]) -> bool:
@@ -235,8 +235,8 @@ class Recipe:
 
     # What cannot work
 
-    def _check(self, where: str = "") -> None:
-        """Refuse what cannot work whatever the numbers are."""
+    def _check(self, where: str = "", inner: bool = False) -> None:
+        """Refuse what cannot work whatever the numbers are; activations of `inner` layers may all be small, inputs are not."""
         first = self.name + where
         for left, right, what in (
             (self.activation, self.weight, "an activation times a weight"),
@@ -256,6 +256,8 @@ class Recipe:
             ("momentum", "the gradients of a batch are sums of errors"),
         ):
             form = None if getattr(self, role) is None else getattr(self, role).format
+            if inner and role == "activation":
+                continue
             if isinstance(form, Fixed) and form.fraction_bits > form.word_bits - 1:
                 raise InputError(
                     f"recipe {first!r}: {role} {form} stays below {float(form.maximum_value):.3g} and {why}; "

@@ -19,13 +19,14 @@ from intnet.studies import compression as shared
 from intnet.studies import tables, training, trajectories
 from intnet.studies.compression import FineTuning
 from intnet.training import Trainer
+from intnet.trainings import TrainingSpec, prepare, usual_augmentation
 
 
 @pytest.fixture(scope="module")
 def mlp(tmp_path_factory):
     """Train a perceptron of 16-bit numbers, for reading only: its folder, and the training."""
     folder = tmp_path_factory.mktemp("made") / "mlp"
-    ready = training.prepare(training.TrainingSpec(samples=100, hidden=(12, 8), epochs=1, augmentation=True))
+    ready = prepare(TrainingSpec(samples=100, hidden=(12, 8), epochs=1, augmentation=True))
     with training.opened(ready, folder) as opened:
         training.run(ready, opened)
     return folder, ready
@@ -205,7 +206,7 @@ def test_the_rate_of_the_dense_network_falls_at_half_and_three_quarters(epochs, 
     spec = shared.dense_spec("digits", epochs=epochs)
     assert (spec.epochs, spec.schedule, spec.model, spec.width, spec.recipe.name) == (epochs, schedule, "resnet20", 0.5, "int8")
     assert (spec.batch, spec.rate, spec.momentum, spec.decay) == (128, Factor.of("0.1"), "0.875", "1e-4")
-    assert spec.augmentation == training.usual_augmentation("digits")
+    assert spec.augmentation == usual_augmentation("digits")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_fine_tuning_is_that_of_the_course_but_for_the_epochs(resnet, mlp):
 
 
 def test_a_recipe_without_momentum_is_tuned_without(tmp_path):
-    ready = training.prepare(training.TrainingSpec(samples=32, hidden=(6, 5), epochs=1, recipe="niti8"))
+    ready = prepare(TrainingSpec(samples=32, hidden=(6, 5), epochs=1, recipe="niti8"))
     with training.opened(ready, tmp_path) as opened:
         training.run(ready, opened)
     start = shared.load(tmp_path)

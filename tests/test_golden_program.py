@@ -110,7 +110,7 @@ def test_a_trained_network_and_one_of_a_checkpoint(tmp_path):
     assert np.array_equal(inference["inference/dense1.weight/before"].mantissa, steps["step0/dense1.weight/before"].mantissa)
     assert golden("--case", "mlp", "--out", tmp_path / "b", "--recipe", "int8", "--quiet").returncode == 0
     skipped = json.loads((tmp_path / "b/manifest.json").read_text())["not_written"]
-    assert "no master" in skipped["verilog of dense1, step 0"]
+    assert "no master" in skipped["the update in verilog of dense1, step 0"]
     with pytest.raises(ValueError, match="different networks"):
         compare_traces(tmp_path / "a/traces/steps.npz", tmp_path / "b/traces/steps.npz")
 
@@ -142,3 +142,42 @@ def test_fresh_sets_the_old_folder_aside(tmp_path):
     run = golden("--steps", 2, "--out", tmp_path / "a", "--fresh")
     assert run.stdout.startswith("The old results are in ")
     assert len(names(tmp_path)) == 2
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_the_c_sources_agree_with_the_vectors_as_the_readme_says(tmp_path):
+    run = golden("--case", "mlp", "--samples", 5, "--steps", 1, "--batch", 4, "--out", tmp_path / "mlp")
+    assert run.returncode == 0, run
+    readme = (tmp_path / "mlp/README.md").read_text()
+    command = next(line.strip() for line in readme.splitlines() if "gcc" in line)
+    made = subprocess.run(
+        command.replace("-Wall", "-Wall -Werror"), shell=True, cwd=tmp_path / "mlp", capture_output=True, text=True
+    )
+    assert (made.returncode, made.stdout, made.stderr) == (0, "PASS: 5 samples agree\n", "")
+    assert "model_train_step" in (tmp_path / "mlp/c/model.h").read_text()
+    last = next(iter(sorted((tmp_path / "mlp/vectors").glob("dense3.forward.mem"))))
+    words = last.read_text().splitlines()
+    last.write_text("\n".join([*words[:-1], f"{int(words[-1], 16) ^ 1:04x}"]) + "\n")
+    made = subprocess.run("./check", cwd=tmp_path / "mlp", capture_output=True, text=True)
+    assert (made.returncode, made.stdout) == (1, "FAIL: sample 4, output 9\n")
+
+
+def test_what_cannot_be_written_is_in_the_manifest_and_not_in_the_readme(tmp_path):
+    run = golden(
+        "--case", "mlp", "--recipe", "int8", "--samples", 3, "--steps", 1, "--batch", 3, "--out", tmp_path / "mlp", "--quiet"
+    )
+    assert run.returncode == 0, run
+    left_out = json.loads((tmp_path / "mlp/manifest.json").read_text())["not_written"]
+    assert "fixed-point recipe" in left_out["C"], left_out
+    readme = (tmp_path / "mlp/README.md").read_text()
+    assert not (tmp_path / "mlp/c").exists()
+    assert "gcc" not in readme
+    for line in readme.splitlines():
+        if line.strip().startswith("cd "):
+            assert (tmp_path / "mlp" / line.split()[1] / "bench.v").is_file()
+
+
+def test_too_many_samples_or_steps_are_refused_before_anything_is_trained(tmp_path):
+    check_refusal(golden("--case", "mlp", "--samples", 100000, "--out", tmp_path / "out"), "297 test samples", "100000")
+    check_refusal(golden("--case", "mlp", "--steps", 100000, "--out", tmp_path / "out"), "800000", "1500")
+    assert not names(tmp_path / "out") if (tmp_path / "out").exists() else True

@@ -16,6 +16,7 @@ from intnet.studies import pruning, tables, training
 from intnet.studies import quantization as study
 from intnet.studies.compression import FineTuning
 from intnet.studies.quantization import QuantizationSpec, Row
+from intnet.trainings import TrainingSpec, prepare
 
 SPEC = QuantizationSpec((4, 2), ("affine", "symmetric"), tune_bits=(2,), tuning=FineTuning(2, batch=50))
 
@@ -24,7 +25,7 @@ SPEC = QuantizationSpec((4, 2), ("affine", "symmetric"), tune_bits=(2,), tuning=
 def start(tmp_path_factory):
     """Train a perceptron to start from."""
     folder = tmp_path_factory.mktemp("start")
-    ready = training.prepare(training.TrainingSpec(samples=100, hidden=(12, 8), epochs=2))
+    ready = prepare(TrainingSpec(samples=100, hidden=(12, 8), epochs=2))
     with training.opened(ready, folder) as opened:
         training.run(ready, opened)
     return shared.load(folder)
@@ -104,7 +105,7 @@ def test_rows_say_how_weights_and_inputs_are_coded(changes, name, start, tmp_pat
 
 @pytest.mark.parametrize(("recipe", "bits"), [("fixed16", 16), ("int8", 16), ("niti8", 8), ("wide", 40)])
 def test_none_has_the_bits_that_weights_are_stored_in(recipe, bits):
-    ready = training.prepare(training.TrainingSpec(samples=20, hidden=(5, 4), epochs=1, recipe=recipe))
+    ready = prepare(TrainingSpec(samples=20, hidden=(5, 4), epochs=1, recipe=recipe))
     assert study.stored_bits(ready.trainer.network) == bits
 
 
@@ -132,7 +133,7 @@ def test_a_name_and_a_list_of_it_are_one_study(start, tmp_path):
 
 
 def test_the_unit_of_the_loss_is_that_of_the_start(tmp_path):
-    ready = training.prepare(training.TrainingSpec(samples=20, hidden=(5, 4), epochs=1, loss="squared_error"))
+    ready = prepare(TrainingSpec(samples=20, hidden=(5, 4), epochs=1, loss="squared_error"))
     with training.opened(ready, tmp_path / "start") as opened:
         training.run(ready, opened)
     study.run(QuantizationSpec(3), shared.load(tmp_path / "start"), tmp_path / "study")

@@ -58,6 +58,9 @@ _ROUNDED = (Product, BatchNorm, AvgPool2D, GlobalAvgPool, Residual, Sigmoid, Tan
 
 _STATISTICS_END = 2.0**29  # running means and variances of intnet saturate there
 
+COARSE = 0.1
+"""An error of this share of the largest magnitude is pointed out: few bits of the word are left for the numbers."""
+
 Arrays = dict[str, dict[str, Floats]]
 
 
@@ -89,9 +92,15 @@ class Chosen:
     saturated: int
 
     def __str__(self) -> str:
+        reach = max(abs(self.least), abs(self.greatest))
         return (
             f"{self.layer} {self.tensor} {self.least:.4g}..{self.greatest:.4g} in {self.format}, error {self.error:.3g}, "
             f"{self.saturated} saturated"
+            + (
+                f"; COARSE: the error is {self.error / reach:.0%} of the largest magnitude"
+                if self.error >= COARSE * reach > 0
+                else ""
+            )
         )
 
 
@@ -364,15 +373,16 @@ def _moved(role: Role, bits: int) -> Role:
 def _with_activations(recipe: Recipe, ranges: Mapping[str, tuple[float, float]]) -> Recipe:
     """Return a recipe whose activations hold these ranges; of the inputs, "", the recipe's own."""
 
-    def fitting(role: Role, ends: tuple[float, float]) -> Role:
-        return _moved(role, fraction_bits_for(*ends, role, role.format.word_bits - 1))
+    def fitting(role: Role, ends: tuple[float, float], most: int) -> Role:
+        return _moved(role, fraction_bits_for(*ends, role, most))
 
     wanted = {name: recipe.at(name).activation for name in ranges}
     if isinstance(recipe.activation.format, Fixed):
-        recipe = replace(recipe, activation=fitting(recipe.activation, ranges[""]))
+        recipe = replace(recipe, activation=fitting(recipe.activation, ranges[""], recipe.activation.format.word_bits - 1))
     for name, role in wanted.items():
         if name and isinstance(role.format, Fixed):
-            role = fitting(role, ranges[name])
+            at = recipe.at(name)  # all but the fraction bits of weights fits into the accumulator beside these
+            role = fitting(role, ranges[name], max(role.format.word_bits - 1, at.accumulator_bits - at.weight.format.word_bits))
         if name and role != recipe.at(name).activation:
             recipe = recipe.override(escape(name), activation=role)
     return recipe

@@ -23,6 +23,7 @@ from intnet.inputs import Inputs
 from intnet.network import Network
 from intnet.optimizers import SGD, Factor, Schedule
 from intnet.recipe import Recipe
+from intnet.studies import golden_c
 from intnet.tensor import Counters, QTensor, requantize
 from intnet.training import Trainer
 from intnet.trainings import TrainingSpec, prepare
@@ -125,6 +126,7 @@ class Golden:
     inputs: QTensor | None = None
     overflows: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def make(spec: GoldenSpec, data_dir: Path | str | None = None, folder: Path | None = None) -> Golden:
@@ -147,6 +149,12 @@ def make(spec: GoldenSpec, data_dir: Path | str | None = None, folder: Path | No
         return breast_cancer(spec)
     training = prepare(_training(spec), data_dir)
     network, notes = training.trainer.network, []
+    wanted, train, batch = int(spec.steps or 2) * int(spec.batch or 8), training.trainer.train, int(spec.batch or 8)
+    assert isinstance(train, Inputs)
+    if wanted > len(train):
+        raise InputError(f"{spec.steps} steps of {spec.batch} samples need {wanted}, and there are {len(train)}; ask for fewer")
+    if int(spec.samples or 8) > len(training.test):
+        raise InputError(f"there are {len(training.test)} test samples, and {spec.samples} are asked for; ask for fewer")
     if spec.checkpoint is None:
         training.trainer.run(training.test)
         last = training.trainer.history[-1]
@@ -155,21 +163,14 @@ def make(spec: GoldenSpec, data_dir: Path | str | None = None, folder: Path | No
         )
     else:
         network.load_state(checkpoint.load(spec.checkpoint).arrays)
-    many = min(int(spec.samples or 8), len(training.test))
-    inference = export.trace_inference(network, training.test.batch(np.arange(many)))
-    if folder is not None:
-        notes += _write_c(network, folder)
-    wanted = int(spec.steps or 2) * int(spec.batch or 8)
-    train = training.trainer.train
-    assert isinstance(train, Inputs)
-    if wanted > len(train):
-        raise InputError(f"{spec.steps} steps of {spec.batch} samples need {wanted}, and there are {len(train)}; ask for fewer")
+    inference = export.trace_inference(network, training.test.batch(np.arange(int(spec.samples or 8))))
     few = Inputs(train.codes[:wanted], train.labels[:wanted], train.encoder, train.classes)
     rate = Schedule(Factor.of(training.spec.rate), "constant")
-    trainer = Trainer(network, SGD(rate), few, epochs=1, batch=int(spec.batch or 8), watch=False)
+    trainer = Trainer(network, SGD(rate), few, epochs=1, batch=batch, watch=False)
+    skipped = {} if folder is None else golden_c.write(network, inference, SGD(rate), batch, trainer.seed, folder)
     steps = export.record_trace(trainer, range(int(spec.steps or 2)))
     left = {f"{one.tensor} {one.role}": one.saturated + one.wrapped for one in trainer.readings if one.saturated + one.wrapped}
-    return Golden(spec, steps, inference, network, overflows=left, notes=tuple(notes))
+    return Golden(spec, steps, inference, network, overflows=left, notes=tuple(notes), skipped=skipped)
 
 
 def _training(spec: GoldenSpec) -> TrainingSpec:
@@ -297,8 +298,8 @@ def write(golden: Golden, folder: Path) -> dict[str, Any]:
         if golden.inference is not None:
             golden.inference.save(folder / "traces" / "inference.npz")
         vectors = _write_vectors(golden, folder / "vectors")
-        skipped = _write_benches(golden, folder / "verilog")
-        files.write_changed(folder / README, _readme(golden).encode())
+        skipped = golden.skipped | _write_benches(golden, folder / "verilog")
+        files.write_changed(folder / README, _readme(golden, folder).encode())
         listed = [path for name in (README, *FOLDERS) for path in sorted([folder / name, *(folder / name).rglob("*")])]
         manifest = {
             "intnet": __version__,
@@ -372,21 +373,12 @@ def _write_benches(golden: Golden, folder: Path) -> dict[str, str]:
             try:
                 export.write_dense_bench(folder / f"step{step}" / layer, trace, layer, step=step)
             except InputError as error:
-                skipped[f"verilog of {layer}, step {step}"] = str(error)
+                try:
+                    export.write_dense_bench(folder / f"step{step}" / layer, trace, layer, step=step, update=False)
+                    skipped[f"the update in verilog of {layer}, step {step}"] = str(error)
+                except InputError as reason:
+                    skipped[f"verilog of {layer}, step {step}"] = str(reason)
     return skipped
-
-
-def _write_c(network: Network, folder: Path) -> list[str]:
-    """Write the C sources of a trained network, if this intnet has them."""
-    write_c = getattr(export, "write_c", None)
-    if write_c is None:
-        return ["No C sources: this intnet has no intnet.export.write_c."]
-    (folder / "c").mkdir(exist_ok=True)
-    try:
-        write_c(network, folder / "c", name="model")
-    except InputError as error:
-        return [f"No C sources: {error}."]
-    return []
 
 
 def describe(golden: Golden, manifest: dict[str, Any]) -> list[str]:
@@ -404,33 +396,36 @@ def describe(golden: Golden, manifest: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _readme(golden: Golden) -> str:
+def _readme(golden: Golden, folder: Path) -> str:
     spec = golden.spec
     if spec.case == "breast-cancer":
         said = PUBLISHED
         vectors = (
             "Binary, a packed row of 30 words of 20 bits a line, two's complement, the first word first: `inputs.mem` a row a "
             "sample (the targets too); `outputs.mem` (a) and `deltas.mem` a row a step; `weightsN.mem` before step N, a row an "
-            "output; `updatesN.mem` what step N adds."
+            "output; `updatesN.mem` the integers that step N adds to those of W, after the rate."
         )
         read = 'x = read_mem("vectors/inputs.mem", "fxp-s20/16", radix="binary", words_per_line=30)'
     else:
         said = f"A trained {spec.case}. The inference is of test samples; the traced steps go on from the same weights.\n"
         vectors = (
-            "Hexadecimal, a word a line, C order: weights (`*.before.mem`), inputs and every layer's outputs of the inference."
+            "Hexadecimal, a word a line, C order: weights (`*.before.mem`), inputs and every layer's outputs of the inference, "
+            "which `traces/inference.npz` has too."
         )
         read = 'x = read_mem("vectors/input.mem", FORMAT, shape=SHAPE)  # as manifest.json says'
+    written = sorted((folder / "verilog").rglob("bench.v"))
     benches = (
         ""
-        if not golden.steps.steps
+        if not written
         else f"""
 ## Test benches (`verilog/stepN/LAYER`)
 
-    cd verilog/step0/{next(iter(n for n, k in golden.steps.info["kinds"].items() if k == "dense"))}
+    cd {written[0].parent.relative_to(folder).as_posix()}
     iverilog -g2012 -o bench bench.v intnet_dense.v && vvp bench
 
 ends with PASS, or FAIL and exit code 1. Put your module in the place of `intnet_dense_forward` or `intnet_dense_update` and
-run it again. `vvp bench +dump` writes what it gave.
+run it again. `vvp bench +dump` writes what it gave. A bit that rounding swallows (a low one of a random word or a bias) may be
+wrong without a word that differs.
 """
     )
     return f"""# Golden vectors: {spec.case}
@@ -460,4 +455,4 @@ names = list(trace)  # "step0/LAYER/forward", ..
 device = trace.with_values({{names[-1]: trace[names[-1]].mantissa}})  # here goes what the device gave, by read_mem
 difference = compare_traces(trace, device)  # None, or the first difference with the rounding or shift that explains it
 ```
-{benches}"""
+{benches}{golden_c.readme(folder, golden.inference)}"""

@@ -259,7 +259,7 @@ def test_ranges_choose_the_points_of_activations_weights_and_inputs():
     assert str(recipe.at("dense1").activation.format) == "fxp-s8/5"  # 0.5 * 3.9 + 1 + 0.1 = 3.05
     assert str(recipe.at("dense1").weight.format) == "fxp-s8/5"  # 3.9
     assert str(recipe.at("dense2").weight.format) == "fxp-s8/12"  # 0.02 * 2**12 = 82
-    assert str(recipe.at("dense2").activation.format) == "fxp-s8/7"  # no finer: inputs reach 1
+    assert str(recipe.at("dense2").activation.format) == "fxp-s8/11"  # 3.05 * 0.02 = 0.06: 125 units
     assert recipe.at("dense1").activation.rounding == BYTES.activation.rounding
     assert [one.saturated for one in made.chosen] == [0] * 7
     assert Recipe.from_dict(recipe.to_dict()) == recipe
