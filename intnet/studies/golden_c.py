@@ -76,8 +76,9 @@ ends with PASS, or FAIL and exit code 1: `model_infer` takes the words of a samp
 `vectors/{last}.mem`. `c/model.h` says the rest; nothing but <stdint.h> is needed, no heap and no floats.
 """
 
-_TRAINING = """`model_training_start(t)` and `model_train_step(t, inputs, labels, samples, step)` train from these weights on, as
-the traced steps (`traces/steps.npz`) do: inputs are `stepN/input` there, labels and step numbers too.
+_TRAINING = """\
+`model_training_start(t)` and `model_train_step(t, inputs, labels, samples, step)` train from these weights on, as the traced
+steps (`traces/steps.npz`) do: inputs are `stepN/input` there, labels and step numbers too.
 """
 
 
