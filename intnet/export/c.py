@@ -17,7 +17,7 @@ from intnet.export._c_arithmetic import Helpers, Rounder, Sums, c_type, integer,
 from intnet.export._c_training import Training
 from intnet.export.operations import Operation, Program, Requantize, Tensor
 from intnet.export.program import program_of
-from intnet.files import write_changed
+from intnet.files import explained, write_changed
 from intnet.formats import Overflow, Rounding
 from intnet.network import Network
 from intnet.optimizers import SGD
@@ -85,7 +85,8 @@ def write_c(
         training = Training(network, optimizer, batch, seed, name, code.helpers, weights)
     header, source = code.files(network, training)
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    with explained(place):
+        place.mkdir(parents=True, exist_ok=True)
     paths = place / f"{name}.h", place / f"{name}.c"
     for path, text in zip(paths, (header, source), strict=True):
         write_changed(path, text.encode("ascii"))

@@ -127,7 +127,7 @@ class Trace:
         Raises
         ------
         InputError
-            If there is no such tensor, or the shape differs.
+            If there is no such tensor, the shape differs, or a value leaves the tensor's word.
         """
         tensors = dict(self.tensors)
         for key, value in values.items():
@@ -135,6 +135,10 @@ class Trace:
             new = value if isinstance(value, QTensor) else QTensor(np.asarray(value), old.exponent, old.format)
             if new.shape != old.shape:
                 raise InputError(f"{key} has shape {old.shape}, got values of shape {new.shape}")
+            if old.format is not None and not np.all(old.format.allowed(new.mantissa)):
+                raise InputError(
+                    f"{key} is in {old.format}, and some of the values leave that word; give those that the word holds"
+                )
             tensors[key] = new
         return replace(self, tensors=tensors)
 

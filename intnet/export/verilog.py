@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from intnet.errors import InputError
 from intnet.export.mem import write_mem
 from intnet.export.traces import Record, Trace
-from intnet.files import write_changed
+from intnet.files import explained, write_changed
 from intnet.formats import Overflow, Rounding
 from intnet.random import fill_fractions, room_for, sequence_words
 from intnet.tensor import QTensor
@@ -111,7 +111,8 @@ def write_dense_bench(
         values, parameters = {**values, **more}, {**parameters, **others}
     parameters["CHECK_UPDATE"] = int(update)
     parameters.update(_without_update(parameters) if not update else {})
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, (array, bits, signed) in values.items():
         path = folder / f"{name}.mem"

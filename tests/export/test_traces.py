@@ -310,3 +310,10 @@ def test_what_cannot_be_recorded_is_refused(digits, steps):
     with pytest.raises(InputError, match=r"step2/labels has shape \(64,\), got values of shape \(3,\)"):
         steps.with_values({"step2/labels": np.zeros(3, np.int64)})
     assert prod(steps["step2/labels"].shape) == 64
+
+
+def test_values_beyond_a_word_are_refused(steps):
+    key = next(key for key in steps if key.endswith("/forward"))
+    values = steps[key].mantissa.astype(np.int64)
+    with pytest.raises(InputError, match=r"/forward is in fxp-s16/9, and some of the values leave that word"):
+        steps.with_values({key: values + 2**16})
