@@ -69,9 +69,7 @@ def parse() -> argparse.Namespace:
         ("samples", at_least_1, "only the first N training and test samples"),
     ):
         add(f"--{name}", type=kind, metavar=name[0].upper(), help=help_ or None)
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--workers", type=integer(range(1, 1025)), metavar="N", help="processes (default: this one alone)")
-    how.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="of a Dask cluster")
+    parser.add_workers()
     add("--data-dir", type=commandline.folder, metavar="DIR", help="folder of the data set's files")
     parser.add_usual("results/advice-DATASET[-MODEL]")
     arguments = parser.parse_args()
@@ -89,10 +87,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     names = ("epochs", "batch", "rate", "momentum", "schedule", "width", "hidden", "samples")
     settings = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    if arguments.scheduler:
-        workers = sweeps.Dask(arguments.scheduler)
-    else:
-        workers = sweeps.Here(arguments.threads) if arguments.workers is None else sweeps.Pool(arguments.workers)
+    workers = sweeps.workers_of(arguments.workers, arguments.scheduler, arguments.threads)
     options = {
         **{name: getattr(arguments, name) for name in ("target", "tolerance", "recipe", "roles", "seeds", "seeds_max")},
         "settings": settings,

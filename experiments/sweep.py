@@ -71,11 +71,7 @@ def parse() -> argparse.Namespace:
     parser = commandline.Parser(DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("spec", type=Path, metavar="SPEC.toml", help="what to run, see above")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument(
-        "--workers", type=commandline.integer(range(1, 1025)), metavar="N", help="processes (default: this one alone)"
-    )
-    how.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="of a Dask cluster")
+    how = parser.add_workers()
     how.add_argument("--merge", action="store_true", help="join the shards in --out, and run nothing")
     add("--shard", type=shard, metavar="I/N", help="only part I of N, from 1 on")
     add("--dry-run", action="store_true", help="say how many cells there are, about how long they take and how much memory")
@@ -84,8 +80,6 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.out is None:
         arguments.out = Path("results") / f"sweep-{arguments.spec.stem}"
-    if arguments.threads and (arguments.workers is not None or arguments.scheduler is not None):
-        parser.error("--threads is of a run in this process, got it with --workers or --scheduler; leave one out")
     for other in ("shard", "fresh", "dry_run"):
         if arguments.merge and getattr(arguments, other):
             option = other.replace("_", "-")
@@ -109,7 +103,7 @@ def main(arguments: argparse.Namespace) -> None:
     spec = sweeps.load_spec(arguments.spec)
     out = sweeps.shard_folder(arguments.out, *arguments.shard) if arguments.shard else arguments.out
     cells = spec.shard(*arguments.shard) if arguments.shard else spec.cells()
-    workers = _workers(arguments, sweeps)
+    workers = sweeps.workers_of(arguments.workers, arguments.scheduler, arguments.threads)
     if arguments.dry_run:
         say = (lambda _: None) if arguments.quiet else functools.partial(print, flush=True)
         print(*study.plan(spec, cells, out, workers, arguments.data_dir, arguments.fresh, say).describe(), sep="\n")
@@ -128,13 +122,6 @@ def main(arguments: argparse.Namespace) -> None:
         sentences = study.export(store, spec, plots=not arguments.no_plots)
     arguments.out = out
     commandline.finish(arguments, study.title(spec), sentences)
-
-
-def _workers(arguments: argparse.Namespace, sweeps):
-    """Return who runs the cells."""
-    if arguments.scheduler is not None:
-        return sweeps.Dask(arguments.scheduler)
-    return sweeps.Here(arguments.threads) if arguments.workers is None else sweeps.Pool(arguments.workers)
 
 
 def _fill(arguments: argparse.Namespace, spec, store, cells, workers, sweeps) -> None:

@@ -54,6 +54,14 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--no-plots", action="store_true", help="write no picture")
         self.add_argument("--quiet", action="store_true", help="no progress bar, no report")
 
+    def add_workers(self) -> argparse._MutuallyExclusiveGroup:
+        """Add the options that say who runs trainings, and return their group: one of them excludes the others."""
+        how = self.add_mutually_exclusive_group()
+        processes = integer(range(1, 1025))
+        how.add_argument("--workers", type=processes, metavar="N", help="processes (default: this one alone)")
+        how.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="of a Dask cluster")
+        return how
+
     def refuse_foreign(self, arguments: argparse.Namespace, own: Mapping[str, tuple[str, ...]]) -> None:
         """End with exit code 2 if an option was given that the study asked for does not have; `own` names those that do."""
         for name, studies in own.items():

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def prepare(
     spec: TrainingSpec,
     data_dir: Path | str | None = None,
     device: str = "cpu",
-    load: Callable[..., Dataset] = datasets.load,
+    load: Callable[..., Dataset] | None = None,
 ) -> Training:
     """Load the data, build the network and check everything that can be checked before training.
 
@@ -149,7 +150,7 @@ def prepare(
     device : {"cpu", "gpu", "auto"}
         Where to train; no part of the training, as the bits are the same.
     load : function, optional
-        Gives the data sets, as :func:`intnet.datasets.load` does; one that remembers them serves many trainings.
+        Gives ``load(name, subset=part)`` instead of :func:`intnet.datasets.load`; one that remembers serves many trainings.
 
     Raises
     ------
@@ -161,7 +162,8 @@ def prepare(
     chosen: Any = spec  # nothing in it is None that must not be
     schedule = Schedule.parse(chosen.schedule, chosen.rate)
     optimizer = SGD(schedule, chosen.momentum, chosen.decay)
-    train, test = (first_samples(load(spec.dataset, data_dir, subset=part), spec.samples, part) for part in ("train", "test"))
+    load = partial(datasets.load, data_dir=data_dir) if load is None else load
+    train, test = (first_samples(load(spec.dataset, subset=part), spec.samples, part) for part in ("train", "test"))
     options = {} if chosen.hidden is None else {"hidden": chosen.hidden}
     layers = models.make_model(chosen.model, train.classes, chosen.width, **options)
     encoder = Encoder.of(train, chosen.recipe, chosen.standardize)

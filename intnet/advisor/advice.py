@@ -1,6 +1,5 @@
 """An advice: the search, run and stored like a sweep, and what it says."""
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -229,7 +228,7 @@ def _accumulators(
     labels = {**dict(trials.spec.settings), "seed": 0}
     spec = replace(training_of(labels, {trials.recipe.name: trials.recipe}), recipe=recipe)
     load = loader(data_dir)
-    ready = prepare(spec, load=lambda name, _, subset: load(name, subset=subset))
+    ready = prepare(spec, load=load)
     bounds = accumulator_bounds(ready.trainer.network, ready.trainer.batch)
     widest = max(bound.bits for bound in bounds)
     if widest > 64:
@@ -238,7 +237,7 @@ def _accumulators(
     if (known := store.note(key)) is None:
         narrow = replace(recipe, accumulator_bits=widest, accumulator_overflow=Overflow.ERROR, alignment_bits=recipe.alignment)
         try:
-            trainer = prepare(replace(spec, recipe=narrow), load=lambda name, _, subset: load(name, subset=subset)).trainer
+            trainer = prepare(replace(spec, recipe=narrow), load=load).trainer
             trainer.run()
             known = {"same": trainer.network.digest() == final.weights_sha256[0]}
         except InputError as error:
@@ -343,4 +342,4 @@ def _write(store: Store, advice: Advice) -> None:
     files.write_json(folder / "advice.json", advice.to_dict())
     files.write_json(folder / "recipe.json", advice.recipe.to_dict())
     shown = {"target": advice.target, "tolerance": advice.tolerance, "runs": advice.runs, "data": store.note("data")}
-    files.write_json(folder / "config.json", json.loads(json.dumps({**store.study, **shown})))
+    files.write_json(folder / "config.json", {**store.study, **shown})

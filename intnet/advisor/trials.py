@@ -205,7 +205,7 @@ class Trials:
             interval=None if half is None else (mean - half, mean + half),
             verdict=REACHES if reaches else FAILS,
             certain=certain,
-            reason=group.refused if refused else reason(group).strip(" ()"),
+            reason=group.refused if refused else reason(group),
             lost=group.lost,
             left=group.left,
             bits_used=group.bits_used,

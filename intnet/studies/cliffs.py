@@ -9,7 +9,6 @@ published accuracies to the last bit.
 3. Writing        export
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from intnet._version import __version__
 from intnet.datasets import Dataset
 from intnet.errors import StudyError
 from intnet.sweeps import ACCURACY_WINDOW, FIRST_SEED, GridSpec, Here, Row, Store, run_sweep, write_atomically
+from intnet.sweeps.intervals import mean_and_half
 from intnet.sweeps.protocol import WEIGHT_DEVIATION, cliff_problem, smoothed_accuracy
 
 if TYPE_CHECKING:
@@ -180,12 +180,9 @@ def _theil_sen(x: Sequence[int], y: Sequence[int]) -> tuple[float | None, float 
 
 def _over_seeds(values: list[float]) -> dict[str, Any]:
     """Return the mean of one value a seed and its 95 % interval by Student's t; None for fewer than two values."""
-    if len(values) < 2:
+    mean, half = mean_and_half(values)
+    if half is None:
         return {"mean_over_seeds": None, "interval": None}
-    from scipy.special import stdtrit
-
-    mean = float(np.mean(values))
-    half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values)))
     return {"mean_over_seeds": mean, "interval": [mean - half, mean + half]}
 
 

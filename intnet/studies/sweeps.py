@@ -85,9 +85,10 @@ def _along(groups: Sequence[Group], name: str, best: Group) -> str:
     if not below:
         return f"Along {name}{others}: {least.cell[name]}, the least tried, is enough ({_accuracy(least)})."
     fails = below[-1]
+    why = f" ({found})" if (found := reason(fails)) else ""
     return (
         f"Along {name}{others}: {least.cell[name]} is the least that reaches {ENOUGH_SHARE:.0%} of the best "
-        f"({_accuracy(least)}); {fails.cell[name]} reaches {_accuracy(fails)}{reason(fails)}{_unsure(least, fails)}."
+        f"({_accuracy(least)}); {fails.cell[name]} reaches {_accuracy(fails)}{why}{_unsure(least, fails)}."
     )
 
 
@@ -150,8 +151,6 @@ def plan(
     left = list(cells) if fresh else missing(spec, cells, out)
     if isinstance(workers, Here):
         count = (workers.threads or available_cores()) if isinstance(spec, GridSpec) else 1  # cells in threads, or one by one
-    elif isinstance(workers, Pool):
-        count = workers.count()
     else:
         with workers:
             count = workers.count()

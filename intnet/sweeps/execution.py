@@ -179,7 +179,7 @@ def run_task(task: Task) -> Done:
     with _one_at_a_time:  # where a worker has several threads
         kernels.set_threads(1)
         data_dir = task.data_dir if task.data_dir and Path(task.data_dir).is_dir() else None  # the driver's may not be here
-        load = partial(load_once, data_dir)
+        load = loader(data_dir)
         facts = _facts(task.spec, data_dir)
         if different := [name for name in task.facts if facts.get(name) != task.facts[name]]:
             raise DataError(
@@ -194,7 +194,7 @@ def run_task(task: Task) -> Done:
 
 @lru_cache(maxsize=8)
 def _facts(spec: Any, data_dir: str | None) -> dict[str, Any]:
-    return spec.facts(partial(load_once, data_dir))
+    return spec.facts(loader(data_dir))
 
 
 _warm: set[str] = set()

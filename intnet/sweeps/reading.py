@@ -1,6 +1,5 @@
 """Cells that differ in their seed alone, read together: means, intervals, and what telemetry says of them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from intnet.recipe import ROLES
 from intnet.sweeps.axes import axis_of, order_of
+from intnet.sweeps.intervals import mean_and_half
 from intnet.sweeps.trainings import SweepSpec
 
 
@@ -48,18 +48,6 @@ class Group:
     left: dict[str, float]
     lost: dict[str, float]
     bits_used: dict[str, int]
-
-
-def mean_and_half(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and half its 95 % interval by Student's t; NaN of none, None for the half of fewer than two."""
-    if not values:
-        return math.nan, None
-    if len(values) < 2:
-        return float(values[0]), None
-    mean = float(np.mean(values))
-    from scipy.special import stdtrit
-
-    return mean, float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def read(rows: Sequence[tuple], spec: SweepSpec) -> list[Group]:
@@ -129,7 +117,7 @@ def _groups(table: Mapping[str, Sequence[Any]], keys: Sequence[tuple], names: tu
 
 
 def reason(group: Group) -> str:
-    """Say what of the telemetry of a bad setting stands out."""
+    """Say what of the telemetry of a bad setting stands out; nothing if nothing does."""
     found = []
     if group.died:
         found.append(f"the network died with {group.died} of {group.seeds} seeds" if group.seeds > 1 else "the network died")
@@ -141,4 +129,4 @@ def reason(group: Group) -> str:
     role = max(group.lost, key=lambda one: 0.0 if one in ("weight", "master") else group.lost[one])
     if role not in ("weight", "master") and group.lost[role] >= 0.2:
         found.append(f"rounding made {group.lost[role]:.0%} of the numbers of role {role} zero")
-    return f" ({'; '.join(found)})" if found else ""
+    return "; ".join(found)

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -101,7 +102,11 @@ class Schema(Generic[R]):
 
     def is_hollow(self, row: tuple) -> bool:
         """Tell whether nothing was measured for a row."""
-        return self.hollow is not None and row[_place(self, self.hollow)].startswith("refused")
+        return self._hollow_place is not None and row[self._hollow_place].startswith("refused")
+
+    @cached_property
+    def _hollow_place(self) -> int | None:
+        return None if self.hollow is None else _names(self).index(self.hollow)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -316,10 +321,6 @@ class Store(Generic[R]):
                 )
             writer.writerow((*constants, *row))  # csv writes floats by repr
         files.write_changed(self.folder / schema.table, text.getvalue().encode())
-
-
-def _place(schema: Schema, name: str) -> int:
-    return _names(schema).index(name)
 
 
 def _names(schema: Schema) -> tuple[str, ...]:

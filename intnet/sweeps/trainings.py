@@ -78,7 +78,7 @@ class SweepSpec:
     settings : mapping, optional
         The same names with one value each, for all.
     impossible : {"refuse", "skip"}
-        What becomes of combinations that no training can have, such as more fraction bits than the word.
+        What becomes of combinations that no training can have, such as inputs that their format cannot hold.
 
     Raises
     ------
@@ -111,14 +111,8 @@ class SweepSpec:
         count = math.prod(len(labels) for _, labels in self.axes)
         if count > CELLS_MAX:
             raise InputError(f"a sweep may have at most {CELLS_MAX} cells, got {count}; run it in pieces")
-        names = [
-            label
-            for name, labels in (*self.axes, *((n, (v,)) for n, v in self.settings))
-            if name == "recipe"
-            for label in labels
-        ]
         given = dict(self.recipes)
-        recipes = {name: given.get(name) or Recipe.load(name) for name in names}
+        recipes = {name: given.get(name) or Recipe.load(name) for name in self._values("recipe")}
         object.__setattr__(self, "recipes", tuple(recipes.items()))
         self.cells()
 
@@ -154,10 +148,16 @@ class SweepSpec:
 
     def cells(self) -> list[tuple[Label, ...]]:
         """Return every possible cell, the values of its axes, in the order of the axes."""
-        return list(self._cells)
+        return list(self._possible[0])
+
+    @property
+    def left_out(self) -> str:
+        """What is impossible and left out, in a sentence; nothing if all is possible."""
+        return self._possible[1]
 
     @cached_property
-    def _cells(self) -> tuple[tuple[Label, ...], ...]:
+    def _possible(self) -> tuple[tuple[tuple[Label, ...], ...], str]:
+        """The possible cells, and what is left out."""
         cells, refused = [], []
         matters = [name not in _CANNOT_FAIL for name, _ in self.axes]
         known: dict[tuple[Label, ...], InputError | None] = {}
@@ -170,6 +170,7 @@ class SweepSpec:
                 cells.append(cell)
             else:
                 refused.append((cell, error))
+        left_out = ""
         if refused:
             (cell, reason), more = refused[0], f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
             told = f"{self.name_of(cell)} is impossible{more}: {reason}"
@@ -177,15 +178,8 @@ class SweepSpec:
                 raise InputError(f"no combination is possible: {told}")
             if self.impossible == "refuse":
                 raise InputError(f'{told}; leave it out, or say impossible = "skip"')
-            object.__setattr__(
-                self, "_left_out", f"Left out: {len(refused)} of {len(refused) + len(cells)} combinations; {told}."
-            )
-        return tuple(cells)
-
-    @property
-    def left_out(self) -> str:
-        """What is impossible and left out, in a sentence; nothing if all is possible."""
-        return self.__dict__.get("_left_out", "") if self._cells else ""
+            left_out = f"Left out: {len(refused)} of {len(refused) + len(cells)} combinations; {told}."
+        return tuple(cells), left_out
 
     def _refusal(self, cell: tuple[Label, ...]) -> InputError | None:
         """Return what can be said against a cell without the data and the network."""
@@ -240,7 +234,7 @@ class SweepSpec:
 
     def _trained(self, cell: tuple[Label, ...], load: Loader, device: str) -> tuple[Any, ...]:
         try:
-            ready = prepare(self.training(cell), device=device, load=lambda name, _, subset: load(name, subset=subset))
+            ready = prepare(self.training(cell), device=device, load=load)
             ready.trainer.run(ready.test)
         except (DataError, DeviceError):
             raise  # not the cell's fault
@@ -259,7 +253,7 @@ class SweepSpec:
         try:
             spec: Any = self.training(cell)
             samples = min(2 * spec.batch, len(load(spec.dataset, subset="train").labels), spec.samples or 2 * spec.batch)
-            ready = prepare(_short(spec, samples), load=lambda name, _, subset: load(name, subset=subset))
+            ready = prepare(_short(spec, samples), load=load)
             ready.trainer.run(_first(ready.test, 2 * ready.trainer.batch))
         except InputError:
             pass  # it is refused when it is trained
@@ -289,12 +283,12 @@ class SweepSpec:
         try:
             start = time.perf_counter()
             spec: Any = self.training(cell)
-            ready = prepare(spec, load=lambda name, _, subset: load(name, subset=subset))
+            ready = prepare(spec, load=load)
             prepared = time.perf_counter() - start
             trainer, test = ready.trainer, ready.test
             steps = min(trainer.steps_per_epoch, TIMED_STEPS)
             samples = min(steps * trainer.batch, len(trainer.train))
-            short = prepare(_short(spec, samples), load=lambda name, _, subset: load(name, subset=subset)).trainer
+            short = prepare(_short(spec, samples), load=load).trainer
             start = time.perf_counter()
             short.run()
             a_step = (time.perf_counter() - start) / short.steps_per_epoch

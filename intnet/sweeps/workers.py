@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from intnet.errors import InputError, StudyError
-from intnet.sweeps.execution import check_versions, place, versions
+from intnet.sweeps.execution import Here, check_versions, place, versions
 
 PATIENCE = 300.0
 """Seconds to wait for a scheduler or for workers that are gone, before the sweep ends; what was stored is kept."""
@@ -299,3 +299,18 @@ class Dask:
         if client is not None:
             with suppress(Exception):
                 client.close(timeout=2)
+
+
+def workers_of(processes: int | None, scheduler: str | None, threads: int | None) -> Here | Pool | Dask:
+    """Return who runs the cells, by what a command line says: this process unless it names others.
+
+    Raises
+    ------
+    InputError
+        If threads are given to others, or the scheduler's address is none.
+    """
+    if threads is not None and (processes is not None or scheduler is not None):
+        raise InputError("--threads is of a run in this process, got it with --workers or --scheduler; leave one out")
+    if scheduler is not None:
+        return Dask(scheduler)
+    return Here(threads) if processes is None else Pool(processes)
